@@ -30,7 +30,8 @@ type TypeMeta struct {
 
 // kinds is the closed list of what this group knows; New is its only reader.
 var kinds = map[string]func() Object{
-	KindGateConfiguration: func() Object { return &GateConfiguration{} },
+	KindBreakGlassConfiguration: func() Object { return &BreakGlassConfiguration{} },
+	KindGateConfiguration:       func() Object { return &GateConfiguration{} },
 }
 
 // New returns an empty object of the kind, or false when the group has no such kind.

@@ -202,7 +202,7 @@ func (o *OIDCIssuer) setDefaults() {
 func (c *GateConfiguration) Validate() field.ErrorList {
 	var errs field.ErrorList
 	errs = append(errs, c.Listen.validate(field.NewPath("listen"))...)
-	errs = append(errs, c.validateUpstreams(field.NewPath("upstreams"))...)
+	errs = append(errs, validateUpstreams(c.Upstreams, field.NewPath("upstreams"))...)
 	errs = append(errs, c.Identity.validate(field.NewPath("identity"))...)
 	errs = append(errs, validateSwitch(c.DefaultLimits, field.NewPath("defaultLimits"))...)
 	errs = append(errs, validateLimitRules(c.Limits, field.NewPath("limits"))...)
@@ -232,13 +232,13 @@ func (l *GateListen) validate(path *field.Path) field.ErrorList {
 	return errs
 }
 
-func (c *GateConfiguration) validateUpstreams(path *field.Path) field.ErrorList {
-	if len(c.Upstreams) == 0 {
+func validateUpstreams(upstreams []GateUpstream, path *field.Path) field.ErrorList {
+	if len(upstreams) == 0 {
 		return field.ErrorList{field.Required(path, "at least one API server")}
 	}
 	var errs field.ErrorList
 	seen := sets.New[string]()
-	for i, u := range c.Upstreams {
+	for i, u := range upstreams {
 		p := path.Index(i)
 		errs = append(errs, required(u.Name, p.Child("name"), "used in metrics and messages")...)
 		if seen.Has(u.Name) {
