@@ -1,0 +1,104 @@
+# Everything here works from a fresh clone on Linux with Go, make and git; no root, no system package.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO ?= go
+BIN := bin
+TOOLS := $(BIN)/tools
+OUT ?= out
+
+# Packages under test, and how. Several packages start a control plane of their own: one package at a time, so that
+# two of them do not compete for two cores and turn timing into failures. Raise P on a bigger machine.
+PKG ?= ./...
+P ?= 1
+TIMEOUT ?= 20m
+RACE_TIMEOUT ?= 40m
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -X github.com/seakeep/seakeep/cli.version=$(VERSION)
+# Pure Go everywhere: no C compiler is needed, and the programs run on any Linux. Only `race` needs one.
+export CGO_ENABLED := 0
+
+# The folder of the control plane's programs for the tests and the demo, unless the caller has one.
+GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
+
+.PHONY: help
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Replay the incident of 2024-12-11 twice, unprotected and with the gate; report in out/replay
+	@echo "demo: the incident of 2024-12-11 on a real control plane, first unprotected, then with the gate"
+	@echo "demo: takes about 5 minutes; the very first time 5 to 10 minutes more to build the control plane,"
+	@echo "demo: up to 6 GB of disk (Go's caches, bin/ and out/) and up to 8 GB of memory; nothing outside this folder"
+	@echo "demo: and Go's caches is written, nothing listens but on loopback, nothing is left running"
+	@$(MAKE) control-plane build
+	$(BIN)/seakeep lab replay openai-2024-12-11 --layers none --layers gate --out $(OUT)/replay
+
+.PHONY: control-plane
+control-plane: ## Build etcd, Kubernetes and kwok for the lab into bin/, once ($KUBEBUILDER_ASSETS is honoured)
+	@tools/controlplane.sh -o $(BIN)
+
+.PHONY: build
+build: ## Build bin/seakeep and bin/seakeep-dns
+	@mkdir -p $(BIN)
+	@for name in $(notdir $(wildcard cmd/*)); do \
+	  echo "build: $(BIN)/$$name"; $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/$$name ./cmd/$$name; done
+
+.PHONY: test
+test: control-plane build $(TOOLS)/tally ## Run all tests, those against the real control plane too; a skipped test fails
+	@echo "test: $(PKG), $(P) package(s) at a time"
+	@{ code=0; $(GO) test -C tools -count=1 -json ./... || code=1; \
+	  $(GO) test -count=1 -p $(P) -timeout $(TIMEOUT) -json $(PKG) || code=1; exit $$code; } 2>&1 | $(TOOLS)/tally
+
+.PHONY: race
+race: control-plane build $(TOOLS)/tally ## Run all tests under the race detector (needs a C compiler)
+	@command -v "$${CC:-gcc}" >/dev/null || { \
+	  echo "error: the race detector needs cgo, and there is no C compiler ($${CC:-gcc})" >&2; \
+	  echo "hint: install gcc, or run 'make test', which needs none" >&2; exit 1; }
+	@CGO_ENABLED=1 $(GO) test -race -count=1 -p $(P) -timeout $(RACE_TIMEOUT) -json $(PKG) 2>&1 | $(TOOLS)/tally
+
+.PHONY: bench
+bench: ## Run the packages' benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem -p 1 $(PKG)
+
+.PHONY: lint
+lint: $(TOOLS)/staticcheck ## Check formatting, go vet and staticcheck
+	@echo "lint: gofmt"
+	@unformatted=$$(gofmt -l $(GOFILES)); [ -z "$$unformatted" ] || { echo "error: not formatted:" $$unformatted >&2; echo "hint: make fmt" >&2; exit 1; }
+	@echo "lint: go vet"
+	@$(GO) vet ./... && $(GO) vet -C tools ./...
+	@echo "lint: staticcheck"
+	@$(TOOLS)/staticcheck ./...
+
+.PHONY: fmt
+fmt: ## Format the Go files
+	gofmt -w $(GOFILES)
+
+.PHONY: generate
+generate: build $(TOOLS)/metricsdoc ## Write docs/reference: every verb, every metric, the schema of every kind
+	@tools/generate.sh docs/reference
+
+.PHONY: verify
+verify: lint build $(TOOLS)/metricsdoc ## lint, and fail when generated files or go.mod are not up to date
+	@echo "verify: docs/reference"
+	@tools/generate.sh --check docs/reference
+	@echo "verify: go.mod"
+	@$(GO) mod tidy -diff && $(GO) mod verify && $(GO) mod tidy -C tools -diff
+	@echo "verify: ok"
+
+.PHONY: clean
+clean: ## Remove what was built and written here, except the control plane's programs
+	rm -rf $(OUT) $(TOOLS) $(BIN)/seakeep $(BIN)/seakeep-dns
+
+$(TOOLS)/staticcheck: tools/go.mod tools/go.sum
+	@echo "lint: building staticcheck"
+	@mkdir -p $(TOOLS) && $(GO) build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck && touch $@
+
+$(TOOLS)/tally: $(wildcard tools/tally/*.go)
+	@mkdir -p $(TOOLS) && $(GO) build -C tools -o ../$@ ./tally && touch $@
+
+$(TOOLS)/metricsdoc: $(wildcard tools/metricsdoc/*.go)
+	@mkdir -p $(TOOLS) && $(GO) build -C tools -o ../$@ ./metricsdoc && touch $@

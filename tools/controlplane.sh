@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Builds the lab's control plane from Go modules into bin/: etcd, the three Kubernetes servers, kubectl and kwok.
+# What is built, and in which version, stands in lab/controlplane/go.mod only; this script reads it there.
+#
+# Usage: tools/controlplane.sh [-o FOLDER] [PROGRAM...]
+# $KUBEBUILDER_ASSETS: programs found in that folder are used from there and are not built.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+all=(etcd kwok kubectl kube-scheduler kube-controller-manager kube-apiserver)
+declare -A package=(
+  [etcd]=go.etcd.io/etcd/server/v3
+  [kwok]=sigs.k8s.io/kwok/cmd/kwok
+  [kubectl]=k8s.io/kubernetes/cmd/kubectl
+  [kube-scheduler]=k8s.io/kubernetes/cmd/kube-scheduler
+  [kube-controller-manager]=k8s.io/kubernetes/cmd/kube-controller-manager
+  [kube-apiserver]=k8s.io/kubernetes/cmd/kube-apiserver
+)
+
+out=bin
+if [ "${1:-}" = -o ]; then out=$2; shift 2; fi
+wanted=("$@")
+if [ ${#wanted[@]} = 0 ]; then wanted=("${all[@]}"); fi
+for name in "${wanted[@]}"; do
+  [ -n "${package[$name]:-}" ] || { echo "error: unknown program $name; known: ${all[*]}" >&2; exit 2; }
+done
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+stamps=$out/.stamps
+mkdir -p "$stamps"
+
+# The stamp is what was built, not when: a checkout changes every file's time, and building again takes minutes.
+stamp=$({ cat lab/controlplane/go.mod lab/controlplane/go.sum; go env GOVERSION GOOS GOARCH; } | git hash-object --stdin)
+
+missing=()
+for name in "${wanted[@]}"; do
+  if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$name" ]; then
+    # Linked, so that one folder holds all the lab needs whatever mixture the assets are.
+    ln -sfn "$(cd "$KUBEBUILDER_ASSETS" && pwd)/$name" "$out/$name"
+    rm -f "$stamps/$name"
+    echo "control plane: $name from \$KUBEBUILDER_ASSETS"
+  elif [ -h "$out/$name" ] || [ ! -x "$out/$name" ] || [ "$(cat "$stamps/$name" 2>/dev/null)" != "$stamp" ]; then
+    missing+=("$name")
+  fi
+done
+if [ ${#missing[@]} = 0 ]; then
+  echo "control plane: up to date in $out"
+  exit 0
+fi
+
+version=$(cd lab/controlplane && go list -m -f '{{.Version}}' k8s.io/kubernetes)
+IFS=. read -r major minor _ <<<"${version#v}"
+# Without these the API server calls itself v0.0.0 and clients fall back to ancient behaviour.
+ldflags="-s -w"
+for p in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+  ldflags+=" -X $p.gitVersion=$version -X $p.gitMajor=$major -X $p.gitMinor=$minor -X $p.gitTreeState=clean"
+done
+
+echo "control plane: building ${missing[*]} (Kubernetes $version) into $out"
+echo "control plane: the first time takes 5 to 10 minutes on 2 cores, 4 GB of disk for caches and up to 2 GB of memory"
+
+log=$(mktemp)
+heartbeat=
+trap 'rm -f "$log"; [ -z "$heartbeat" ] || kill "$heartbeat" 2>/dev/null || true' EXIT
+started=$SECONDS
+for i in "${!missing[@]}"; do
+  name=${missing[$i]}
+  : >"$log"
+  begun=$SECONDS
+  printf 'control plane: [%d/%d] %s\n' $((i + 1)) ${#missing[@]} "$name"
+  ( while sleep 20 >/dev/null 2>&1; do
+      printf 'control plane: [%d/%d] %s: %d packages compiled, %d s\n' \
+        $((i + 1)) ${#missing[@]} "$name" "$(grep -vc '^go: ' "$log" || true)" $((SECONDS - begun))
+    done ) &
+  heartbeat=$!
+  # -v names each package as it is compiled; that is the heartbeat's count. CGO_ENABLED=0: no C compiler needed.
+  if ! (cd lab/controlplane && CGO_ENABLED=0 go build -v -trimpath -ldflags "$ldflags" -o "$out/.$name.new" "${package[$name]}") 2>"$log"; then
+    echo "error: building $name:" >&2
+    tail -n 25 "$log" >&2
+    exit 1
+  fi
+  kill "$heartbeat" 2>/dev/null || true
+  wait "$heartbeat" 2>/dev/null || true
+  heartbeat=
+  rm -f "$out/$name"
+  mv "$out/.$name.new" "$out/$name"
+  echo "$stamp" >"$stamps/$name"
+  printf 'control plane: [%d/%d] %s done, %d s\n' $((i + 1)) ${#missing[@]} "$name" $((SECONDS - begun))
+done
+printf 'control plane: ready in %s after %d s\n' "$out" $((SECONDS - started))
