@@ -1,0 +1,185 @@
+// Package statefile keeps small state (emergency rules, issuer keys, pinned revisions) over a restart. What Seakeep
+// needs in an outage must be readable after a power cut, a full disk or a flipped bit, so a file is written whole to
+// a temporary name in the same folder, fsynced, renamed and the folder fsynced; it says its version and checksum; and
+// the two generations before it are kept, so that a bad one costs the latest change and not everything.
+package statefile
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// generations is how many versions of a file are kept: name, name.1 and name.2. Two old ones, because the fault that
+// spoils the newest (a full disk, a bad write) may have spoilt the one before it in the same minute.
+const generations = 3
+
+// maxSize bounds what Load reads, so that a wrong file in the folder cannot take the process's memory.
+const maxSize = 64 << 20
+
+// ErrNone says that there is no state: a first start, not a fault.
+var ErrNone = errors.New("no state saved yet")
+
+// Meta says where loaded state came from.
+type Meta struct {
+	// Generation is 0 for the newest file, 1 and 2 for the ones before it.
+	Generation int
+	// SchemaVersion is the version the state was saved with, ≤ the one given to New.
+	SchemaVersion int
+	// Saved is the wall clock when it was saved.
+	Saved time.Time
+	// Refused says, newest first, which newer generations were bad and why. Not empty means that older state is in
+	// use: say so to the operator.
+	Refused []error
+}
+
+// File is one piece of state. Its methods must not be called concurrently.
+type File struct {
+	path    string
+	version int
+	// write replaces path with data, durably. Tests put failing disks here.
+	write func(path string, data []byte) error
+	now   func() time.Time
+}
+
+// New returns the state file dir/name. schemaVersion ≥ 1 is the version of what will be saved; Load refuses newer
+// ones (a downgrade must not guess) and hands older ones over with their version in Meta. Nothing is read or written.
+func New(dir, name string, schemaVersion int) *File {
+	return &File{path: filepath.Join(dir, name), version: schemaVersion, write: writeDurably, now: time.Now}
+}
+
+// Path is where the newest generation lies.
+func (f *File) Path() string { return f.path }
+
+// Save writes v as JSON, and returns once it is on disk. On an error the newest good generation is untouched: what
+// was saved before is what Load will return.
+func (f *File) Save(v any) error {
+	data, err := encode(f.version, f.now(), v)
+	if err != nil {
+		return fmt.Errorf("encoding state for %s: %w", f.path, err)
+	}
+	if err := f.rotate(); err != nil {
+		return err
+	}
+	if err := f.write(f.path, data); err != nil {
+		return fmt.Errorf("writing state %s: %w", f.path, err)
+	}
+	return nil
+}
+
+// Load fills v with the newest generation that is whole. It returns ErrNone when nothing was ever saved, and an
+// error naming every generation when all are bad; v is then unspecified.
+func (f *File) Load(v any) (Meta, error) {
+	var refused []error
+	for generation := range generations {
+		path := f.generation(generation)
+		header, payload, err := read(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && header.version > f.version {
+			err = fmt.Errorf("schema version %d is newer than this program's %d", header.version, f.version)
+		}
+		if err == nil {
+			err = json.Unmarshal(payload, v)
+		}
+		if err != nil {
+			refused = append(refused, fmt.Errorf("reading state %s: %w", path, err))
+			continue
+		}
+		return Meta{Generation: generation, SchemaVersion: header.version, Saved: header.saved, Refused: refused}, nil
+	}
+	if len(refused) == 0 {
+		return Meta{}, ErrNone
+	}
+	return Meta{Refused: refused}, fmt.Errorf("no generation is readable: %w", errors.Join(refused...))
+}
+
+func (f *File) generation(n int) string {
+	if n == 0 {
+		return f.path
+	}
+	return f.path + "." + strconv.Itoa(n)
+}
+
+// rotate keeps the newest generation as .1 and .1 as .2, by hard links and renames: at no moment is the newest
+// missing. A generation that is bad is not kept: it must not push a good one out.
+func (f *File) rotate() error {
+	if _, _, err := read(f.path); err != nil {
+		return nil // absent or bad: nothing worth keeping, Save replaces it
+	}
+	if _, _, err := read(f.generation(1)); err == nil {
+		if err := os.Rename(f.generation(1), f.generation(2)); err != nil {
+			return fmt.Errorf("keeping the older state: %w", err)
+		}
+	} else if err := os.Remove(f.generation(1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing bad state: %w", err)
+	}
+	if err := os.Link(f.path, f.generation(1)); err != nil {
+		return fmt.Errorf("keeping the older state: %w", err)
+	}
+	return nil
+}
+
+func read(path string) (header, []byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return header{}, nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSize {
+		return header{}, nil, fmt.Errorf("not a state file: mode %v, %d bytes", info.Mode(), info.Size())
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return header{}, nil, err
+	}
+	return decode(data)
+}
+
+// writeDurably returns when data is at path and would be there after a power cut.
+func writeDurably(path string, data []byte) error {
+	dir := filepath.Dir(path)
+	// The temporary file must lie in the same folder: a rename is atomic within one file system only.
+	pending, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer pending.Cleanup()
+	if _, err := bytes.NewReader(data).WriteTo(pending); err != nil {
+		return err
+	}
+	if err := pending.CloseAtomicallyReplace(); err != nil { // fsyncs the file before it renames
+		return err
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	if err := d.Sync(); err != nil {
+		d.Close()
+		return err
+	}
+	return d.Close()
+}
+
+// clip shortens foreign bytes for an error message.
+func clip(b []byte) string {
+	const most = 60
+	if len(b) > most {
+		return strings.ToValidUTF8(string(b[:most]), "?") + "…"
+	}
+	return strings.ToValidUTF8(string(b), "?")
+}
