@@ -32,6 +32,7 @@ type TypeMeta struct {
 var kinds = map[string]func() Object{
 	KindBreakGlassConfiguration: func() Object { return &BreakGlassConfiguration{} },
 	KindGateConfiguration:       func() Object { return &GateConfiguration{} },
+	KindDrill:                   func() Object { return &Drill{} },
 }
 
 // New returns an empty object of the kind, or false when the group has no such kind.
