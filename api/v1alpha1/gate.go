@@ -112,6 +112,8 @@ type ServiceAccountKeys struct {
 	Issuers []string `json:"issuers"`
 	// KeyFiles hold PEM public keys (--service-account-key-file).
 	KeyFiles []string `json:"keyFiles"`
+	// Audiences accepted (--api-audiences); default the issuers, as the API server's.
+	Audiences []string `json:"audiences,omitempty"`
 }
 
 // OIDCIssuer is one --oidc-issuer.
