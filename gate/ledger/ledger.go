@@ -1,0 +1,287 @@
+package ledger
+
+import (
+	"hash/maphash"
+	"math"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/seakeep/seakeep/gate/flow"
+)
+
+// Memory is how long a live ledger remembers when it decides whom to keep: half of a cost is forgotten in this time.
+const Memory = 10 * time.Minute
+
+// Options are what New needs.
+type Options struct {
+	// MaxClients is the number of entries kept; default 2048.
+	MaxClients int
+	// Clock defaults to time.Now.
+	Clock func() time.Time
+	// Registerer takes the metrics; nil registers none.
+	Registerer prometheus.Registerer
+	// WholeRun makes the ledger forget nothing and rank by totals, not by what happens now: for a file.
+	WholeRun bool
+}
+
+// Outcome is what became of a request.
+type Outcome struct {
+	// Code is the HTTP status the client got, 0 when it got none.
+	Code int
+	// RejectedBy is a Rejected… constant when the gate itself refused the request, "" when it went upstream.
+	// What follows a colon ("limit:lists-per-user") is for other readers and ignored.
+	RejectedBy string
+	// SeatSeconds is the cost: one request executing for one second, times the seats it occupied. For a stream it
+	// is the cost of its initial events only; its idle life costs no seat.
+	SeatSeconds float64
+	// Upstream is the time until the API server's answer was complete; for a stream until its headers.
+	Upstream time.Duration
+	// RequestBytes and ResponseBytes are body bytes.
+	RequestBytes, ResponseBytes int64
+	// Open is true for an interim account of a stream that goes on: its cost is added, no request is counted.
+	Open bool
+}
+
+// Ledger is safe for concurrent use. Record takes under a microsecond and blocks only on one of several locks.
+type Ledger struct {
+	opts    Options
+	seed    maphash.Seed
+	agents  *agentCache
+	shards  []shard
+	metrics *metrics
+	started time.Time
+}
+
+// New returns an empty ledger.
+func New(opts Options) *Ledger {
+	if opts.MaxClients <= 0 {
+		opts.MaxClients = 2048
+	}
+	if opts.Clock == nil {
+		opts.Clock = time.Now
+	}
+	l := &Ledger{
+		opts:    opts,
+		seed:    maphash.MakeSeed(),
+		agents:  newAgentCache(),
+		metrics: newMetrics(opts.Registerer),
+	}
+	// Each shard is a summary of its own with its own error, so a small table is not cut up; and a file is read by
+	// one goroutine.
+	count := 1
+	for !opts.WholeRun && count < 16 && opts.MaxClients/(count*2) >= 64 {
+		count *= 2
+	}
+	l.shards = make([]shard, count)
+	for i := range l.shards {
+		l.shards[i].init((opts.MaxClients + i) / count)
+	}
+	if !opts.WholeRun {
+		l.started = opts.Clock()
+	}
+	return l
+}
+
+// Key is what a client is.
+type Key struct {
+	User      string `json:"user,omitempty"`
+	UserAgent string `json:"userAgent,omitempty"`
+	Verb      string `json:"verb,omitempty"`
+	// Resource is resource or resource/subresource, or /segment for a non-resource path.
+	Resource string `json:"resource,omitempty"`
+}
+
+// Bounds on the parts of a key: all are chosen by clients.
+const (
+	maxUser     = 256
+	maxVerb     = 24
+	maxResource = 128
+)
+
+func (l *Ledger) keyOf(f *flow.Request) Key {
+	return Key{
+		User:      bound(f.Caller.User, maxUser),
+		UserAgent: l.agents.normalise(f.UserAgent),
+		Verb:      bound(f.Verb, maxVerb),
+		Resource:  bound(f.ResourcePath(), maxResource),
+	}
+}
+
+func bound(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit-3], "") + "…"
+}
+
+// Record accounts for one request that has ended, or with Open for a part of a stream.
+func (l *Ledger) Record(f *flow.Request, o Outcome) {
+	l.add(f, &o, !o.Open, 0)
+}
+
+// Opened counts a stream (watch, exec, …) that the API server accepted, as a request and as open. A stream that was
+// refused is recorded with Record instead.
+func (l *Ledger) Opened(f *flow.Request) {
+	l.metrics.streams.Inc()
+	l.add(f, &Outcome{Code: 200}, true, +1)
+}
+
+// Closed ends a stream and adds what is not yet accounted for; the request was counted by Opened.
+func (l *Ledger) Closed(f *flow.Request, o Outcome) {
+	l.metrics.streams.Dec()
+	o.Open = true
+	l.add(f, &o, false, -1)
+}
+
+// Started and Finished bracket every request the gate handles, for the gauge of requests in flight.
+func (l *Ledger) Started() { l.metrics.inFlight.Inc() }
+
+// Finished is Started's counterpart.
+func (l *Ledger) Finished() { l.metrics.inFlight.Dec() }
+
+func (l *Ledger) add(f *flow.Request, o *Outcome, counted bool, streams int32) {
+	if !(o.SeatSeconds >= 0) || math.IsInf(o.SeatSeconds, 1) {
+		o.SeatSeconds = 0 // NaN too: one bad number must not stick to the totals
+	}
+	o.RequestBytes, o.ResponseBytes = max(0, o.RequestBytes), max(0, o.ResponseBytes)
+	if streams >= 0 || !o.Open {
+		l.metrics.record(f.Verb, o, counted)
+	} else {
+		l.metrics.cost(f.Verb, o)
+	}
+	l.addKey(l.keyOf(f), f, o, counted, streams)
+}
+
+func (l *Ledger) addKey(key Key, f *flow.Request, o *Outcome, counted bool, streams int32) {
+	hash := maphash.Comparable(l.seed, key)
+	source := uint64(0)
+	if f.Source.IsValid() {
+		source = maphash.Comparable(l.seed, f.Source)
+	}
+	s := &l.shards[hash%uint64(len(l.shards))]
+	now := l.opts.Clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.opts.WholeRun && s.first.IsZero() {
+		s.first = now
+	}
+	s.add(key, hash, source, now, o, counted, streams, l.opts.WholeRun)
+}
+
+// shard is one Space-Saving summary.
+type shard struct {
+	mu      sync.Mutex
+	entries map[Key]*entry
+	heap    costHeap
+	size    int
+	total   tally
+	rates   rates
+	first   time.Time
+	evicted uint64
+	// parked are the open streams of clients that lost their entry, by the key's hash, so that their number is right
+	// when they come back or end.
+	parked   map[uint64]int32
+	untraced int64
+	// epoch and its weight turn the decay round: instead of all old costs shrinking, new ones grow.
+	epoch time.Time
+	_     [64]byte // keeps the locks of neighbours on different cache lines
+}
+
+func (s *shard) init(size int) {
+	s.size = max(1, size)
+	s.entries = make(map[Key]*entry, s.size)
+	s.parked = map[uint64]int32{}
+}
+
+func (s *shard) add(key Key, hash, source uint64, now time.Time, o *Outcome, counted bool, streams int32, whole bool) {
+	e, ok := s.entries[key]
+	if !ok {
+		if streams < 0 && s.closeParked(hash) {
+			streams = 0
+		}
+		e = s.admit(key, hash, now)
+	}
+	weight := 1.0
+	if !whole {
+		weight = s.weight(now)
+	}
+	e.cost += weight * cost(o, counted)
+	e.tally.add(o, counted)
+	s.total.add(o, counted)
+	e.rates.add(now, o, counted)
+	s.rates.add(now, o, counted)
+	e.open = max(0, e.open+streams)
+	e.sources.add(source)
+	e.last = now
+}
+
+// weight is 2^(age of the shard / Memory). Before it loses precision everything is scaled down once.
+func (s *shard) weight(now time.Time) float64 {
+	if s.epoch.IsZero() {
+		s.epoch = now
+	}
+	age := now.Sub(s.epoch)
+	if age > 64*Memory {
+		scale := math.Exp2(-float64(age) / float64(Memory))
+		for _, e := range s.heap {
+			e.cost *= scale
+			e.missed *= scale
+			e.queued *= scale
+		}
+		s.epoch, age = now, 0
+	}
+	return math.Exp2(float64(age) / float64(Memory))
+}
+
+// admit makes an entry, in the place of the cheapest when the table is full.
+func (s *shard) admit(key Key, hash uint64, now time.Time) *entry {
+	// The strings are parts of the request's; an entry must not keep a whole URL alive.
+	key = Key{strings.Clone(key.User), strings.Clone(key.UserAgent), strings.Clone(key.Verb), strings.Clone(key.Resource)}
+	e := &entry{key: key, hash: hash, since: now}
+	if open, ok := s.parked[hash]; ok {
+		e.open = open
+		delete(s.parked, hash)
+	}
+	if len(s.heap) < s.size {
+		s.heap.push(e)
+	} else {
+		old := s.heap.replaceCheapest(e)
+		s.evict(old)
+		e.cost, e.missed = old.cost, old.cost
+		e.queued = e.cost
+		s.heap.down(e.index)
+	}
+	s.entries[key] = e
+	return e
+}
+
+func (s *shard) evict(old *entry) {
+	delete(s.entries, old.key)
+	s.evicted++
+	if old.open == 0 {
+		return
+	}
+	if len(s.parked) < 4*s.size {
+		s.parked[old.hash] = old.open
+	} else {
+		s.untraced += int64(old.open)
+	}
+}
+
+// closeParked ends one stream of a client without an entry.
+func (s *shard) closeParked(hash uint64) bool {
+	open, ok := s.parked[hash]
+	if !ok {
+		s.untraced = max(0, s.untraced-1)
+		return false
+	}
+	if open > 1 {
+		s.parked[hash] = open - 1
+	} else {
+		delete(s.parked, hash)
+	}
+	return true
+}
