@@ -37,6 +37,9 @@ type GateConfiguration struct {
 	Ledger GateLedger `json:"ledger,omitempty"`
 	// StateDir keeps emergency rules, cached issuer keys and the audit chain over a restart. Must be writable.
 	StateDir string `json:"stateDir"`
+	// UpstreamTimeout is how long a request that is no stream waits for the first byte of its answer; longer than the
+	// API server's --request-timeout, so that the API server's word comes first. Default 75s, 1s–10m.
+	UpstreamTimeout *metav1.Duration `json:"upstreamTimeout,omitempty"`
 	// DrainTimeout is how long SIGTERM waits for requests in flight; watches are closed cleanly at once.
 	// Default 10s, 0s–10m.
 	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
@@ -182,6 +185,9 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.Ledger.MaxClients == 0 {
 		c.Ledger.MaxClients = 2048
 	}
+	if c.UpstreamTimeout == nil {
+		c.UpstreamTimeout = &metav1.Duration{Duration: 75 * time.Second}
+	}
 	if c.DrainTimeout == nil {
 		c.DrainTimeout = &metav1.Duration{Duration: 10 * time.Second}
 	}
@@ -213,6 +219,9 @@ func (c *GateConfiguration) Validate() field.ErrorList {
 		errs = append(errs, field.Invalid(field.NewPath("ledger", "maxClients"), n, "must be between 16 and 65536"))
 	}
 	errs = append(errs, required(c.StateDir, field.NewPath("stateDir"), "emergency rules must survive a restart")...)
+	if d := c.UpstreamTimeout.Duration; d < time.Second || d > 10*time.Minute {
+		errs = append(errs, field.Invalid(field.NewPath("upstreamTimeout"), d.String(), "must be between 1s and 10m"))
+	}
 	if d := c.DrainTimeout.Duration; d < 0 || d > 10*time.Minute {
 		errs = append(errs, field.Invalid(field.NewPath("drainTimeout"), d.String(), "must be between 0s and 10m"))
 	}

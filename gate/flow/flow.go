@@ -210,3 +210,17 @@ func SourceOf(r *http.Request) netip.Addr {
 	}
 	return ap.Addr().Unmap()
 }
+
+// MayUpgrade is true when the request may switch protocols: only to what the Kubernetes API speaks, and only where it
+// does (kubernetes/kubernetes#72112, #72113).
+func MayUpgrade(f *Request, r *http.Request) bool {
+	protocol := strings.ToLower(r.Header.Get("Upgrade"))
+	if protocol != "websocket" && !strings.HasPrefix(protocol, "spdy/") {
+		return false
+	}
+	switch f.Subresource {
+	case "exec", "attach", "portforward", "proxy", "log":
+		return true
+	}
+	return f.Verb == "watch" && protocol == "websocket"
+}

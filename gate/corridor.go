@@ -1,0 +1,156 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/gate/identity"
+	"github.com/seakeep/seakeep/gate/ledger"
+	"github.com/seakeep/seakeep/gate/limit"
+	"github.com/seakeep/seakeep/gate/upstream"
+)
+
+// corridor is the way of every request on the standard lane: identity, flow, limit, upstream, ledger. Each room decides
+// on what the rooms before it found out; nothing goes back. The rooms that depend on the configuration come from one
+// snapshot, taken once per request, so that a reload never mixes two configurations in one request.
+type corridor struct {
+	gate *Gate
+}
+
+// ServeHTTP implements http.Handler.
+func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	arrived := time.Now()
+	rooms := c.gate.rooms.Load()
+
+	if err := identity.StripHeaders(r.Header); err != nil {
+		upstream.WriteStatus(w, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
+		return
+	}
+	caller, err := rooms.identity.Authenticate(r)
+	if err != nil {
+		upstream.WriteStatus(w, refusalOf(err))
+		return
+	}
+	if rooms.mode == v1alpha1.Impersonation && caller.Certainty == flow.CertificateVerified && identity.CarriesImpersonation(r.Header) {
+		upstream.WriteStatus(w, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errNestedImpersonation))
+		return
+	}
+
+	f, err := flow.Classify(r, caller, flow.Standard, arrived)
+	if err != nil {
+		upstream.WriteStatus(w, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
+		return
+	}
+	if f.Upgrade && !flow.MayUpgrade(f, r) {
+		upstream.WriteStatus(w, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errUpgrade))
+		return
+	}
+
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	end := func(cause error) { cancel(fmt.Errorf("%w: %w", upstream.ErrEndStream, cause)) }
+	pass, rejection := c.gate.limits.Admit(f, end)
+	if rejection != nil {
+		c.gate.ledger.Record(f, ledger.Outcome{Code: rejection.Code, RejectedBy: rejection.Rule})
+		upstream.WriteStatus(w, rejection.Status())
+		return
+	}
+	defer pass.Done()
+	if f.LongRunning {
+		stop := c.gate.streams.add(end)
+		defer stop()
+		c.gate.ledger.Opened(f)
+	}
+
+	metered := newMeter(w, f, pass)
+	defer metered.stop()
+	rooms.proxy.Serve(metered, r.WithContext(ctx), f, func(result upstream.Result) {
+		if result.Code == http.StatusUnauthorized && caller.Certainty == flow.TokenVerified {
+			rooms.identity.Distrust(r)
+		}
+		outcome := ledger.Outcome{
+			Code:          result.Code,
+			Upstream:      result.Upstream,
+			SeatSeconds:   result.Upstream.Seconds(),
+			RequestBytes:  result.RequestBytes,
+			ResponseBytes: result.ResponseBytes,
+		}
+		if f.InitialEvents {
+			outcome.SeatSeconds = metered.initialEvents().Seconds()
+		}
+		if f.LongRunning {
+			c.gate.ledger.Closed(f, outcome)
+			return
+		}
+		c.gate.ledger.Record(f, outcome)
+	})
+}
+
+var (
+	errNestedImpersonation = errors.New("this gate speaks to the API server by impersonation and cannot pass on a client's own; use a token, or the API server directly")
+	errUpgrade             = errors.New("only SPDY and WebSocket, and only where the Kubernetes API streams, may switch protocols (kubernetes/kubernetes#71411)")
+)
+
+func refusalOf(err error) *metav1.Status {
+	if errors.Is(err, identity.ErrForbidden) {
+		return refusal(http.StatusForbidden, metav1.StatusReasonForbidden, err)
+	}
+	return refusal(http.StatusUnauthorized, metav1.StatusReasonUnauthorized, err)
+}
+
+func refusal(code int32, reason metav1.StatusReason, err error) *metav1.Status {
+	return &metav1.Status{Code: code, Reason: reason, Message: "seakeep gate: " + err.Error()}
+}
+
+// meter charges what a response writes to its limits, and finds out when a watch has sent its initial events.
+type meter struct {
+	http.ResponseWriter
+	pass *limit.Pass
+	// initial is nil unless the request is a watch that sends initial events.
+	initial *initialEvents
+	charge  bool
+}
+
+func newMeter(w http.ResponseWriter, f *flow.Request, pass *limit.Pass) *meter {
+	m := &meter{ResponseWriter: w, pass: pass, charge: !f.LongRunning || f.InitialEvents}
+	if f.InitialEvents {
+		m.initial = watchInitialEvents(pass.InitialEventsDone)
+	}
+	return m
+}
+
+// Write implements http.ResponseWriter.
+func (m *meter) Write(b []byte) (int, error) {
+	n, err := m.ResponseWriter.Write(b)
+	if m.charge {
+		if m.initial != nil && !m.initial.wrote(b) {
+			m.charge = false // live events are what the client asked to be told, not a LIST
+			return n, err
+		}
+		m.pass.Wrote(int64(n))
+	}
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach Flush and Hijack.
+func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
+
+func (m *meter) initialEvents() time.Duration {
+	if m.initial == nil {
+		return 0
+	}
+	return m.initial.took()
+}
+
+func (m *meter) stop() {
+	if m.initial != nil {
+		m.initial.finish()
+	}
+}

@@ -1,0 +1,308 @@
+// Package gate is the standard lane in front of the API servers: one corridor that every request walks, room by room
+// (corridor.go), and what keeps the corridor going: its listeners, its configuration, its end.
+//
+// The gate needs no API server to start, to be configured or to stop. Its configuration is a file; a file that cannot
+// be used leaves the running one in force.
+package gate
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/identity"
+	"github.com/seakeep/seakeep/gate/identity/tokens"
+	"github.com/seakeep/seakeep/gate/ledger"
+	"github.com/seakeep/seakeep/gate/limit"
+	"github.com/seakeep/seakeep/gate/upstream"
+	"github.com/seakeep/seakeep/internal/config"
+)
+
+// Options are what a gate is made of.
+type Options struct {
+	// Load reads and checks the configuration; it is called at the start and whenever a file changes.
+	Load func() (*v1alpha1.GateConfiguration, *config.Document, error)
+	// ConfigFile is watched, and so is every file the configuration names.
+	ConfigFile string
+	// Gatherer and Registerer serve and take the gate's metrics.
+	Gatherer   prometheus.Gatherer
+	Registerer prometheus.Registerer
+	Log        *slog.Logger
+}
+
+// Gate is one gate process's standard lane.
+type Gate struct {
+	opts    Options
+	log     *slog.Logger
+	metrics *metrics
+	started time.Time
+
+	limits  *limit.Engine
+	ledger  *ledger.Ledger
+	streams *streams
+
+	rooms  atomic.Pointer[rooms]
+	config *v1alpha1.GateConfiguration // as of the start; listeners do not move
+
+	standard net.Listener
+	side     net.Listener // metrics and health; may be nil
+	draining atomic.Bool
+}
+
+// rooms are the parts of the corridor that depend on the configuration and its files, swapped whole.
+type rooms struct {
+	config   *v1alpha1.GateConfiguration
+	mode     v1alpha1.IdentityMode
+	identity *identity.Authenticator
+	tokens   *tokens.Verifier
+	proxy    *upstream.Proxy
+	servers  []*upstream.Server
+	serving  *tls.Certificate
+	clients  *x509.CertPool
+	loaded   time.Time
+	stop     context.CancelFunc // ends what refreshes this snapshot's keys
+}
+
+// New loads the configuration and opens the listeners, so that a configuration or an address that cannot be used fails
+// here. Run serves.
+func New(opts Options) (*Gate, error) {
+	cfg, doc, err := opts.Load()
+	if err != nil {
+		return nil, err
+	}
+	g := &Gate{
+		opts:    opts,
+		log:     opts.Log,
+		metrics: newMetrics(opts.Registerer),
+		started: time.Now(),
+		streams: newStreams(),
+		config:  cfg,
+	}
+	seed := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	g.limits = limit.New(limit.Options{Clock: time.Now, Registerer: opts.Registerer, Rand: seed, Log: opts.Log})
+	g.ledger = ledger.New(ledger.Options{MaxClients: cfg.Ledger.MaxClients, Clock: time.Now, Registerer: opts.Registerer})
+	if err := g.use(cfg, doc); err != nil {
+		return nil, err
+	}
+	if g.standard, err = listen(cfg.Listen.Address); err != nil {
+		return nil, doc.Errorf(field.NewPath("listen", "address"), cfg.Listen.Address, err.Error())
+	}
+	if cfg.Listen.MetricsAddress != "" {
+		if g.side, err = listen(cfg.Listen.MetricsAddress); err != nil {
+			return nil, errors.Join(doc.Errorf(field.NewPath("listen", "metricsAddress"), cfg.Listen.MetricsAddress, err.Error()), g.standard.Close())
+		}
+	}
+	return g, nil
+}
+
+func listen(address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be listened on: %w", err)
+	}
+	return listener, nil
+}
+
+// Address is where the standard lane listens.
+func (g *Gate) Address() net.Addr { return g.standard.Addr() }
+
+// Run serves until the context ends, then drains: it stops accepting, ends watches cleanly, and waits for requests in
+// flight at most as long as the configuration says.
+func (g *Gate) Run(ctx context.Context) error {
+	lane := g.standardServer()
+	admin, err := g.openAdmin()
+	if err != nil {
+		return errors.Join(err, g.closeListeners())
+	}
+	side := g.sideServer()
+
+	running, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var owned sync.WaitGroup
+	serve := func(name string, f func() error) {
+		owned.Go(func() {
+			if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				stop(fmt.Errorf("serving %s: %w", name, err))
+			}
+		})
+	}
+	serve("the standard lane", func() error { return lane.ServeTLS(g.standard, "", "") })
+	serve("the admin endpoint", func() error { return admin.Run(running) })
+	if side != nil {
+		serve("metrics", func() error { return side.Serve(g.side) })
+	}
+	owned.Go(func() { g.followFiles(running) })
+	g.log.Info("Gate open", "address", g.standard.Addr().String(), "upstreams", len(g.rooms.Load().servers))
+
+	<-running.Done()
+	g.drain(lane)
+	stop(nil)
+	if side != nil {
+		err = errors.Join(err, side.Close())
+	}
+	owned.Wait()
+	last := g.rooms.Load()
+	last.stop()
+	for _, s := range last.servers {
+		s.Close()
+	}
+	if cause := context.Cause(running); !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+func (g *Gate) closeListeners() error {
+	err := g.standard.Close()
+	if g.side != nil {
+		err = errors.Join(err, g.side.Close())
+	}
+	return err
+}
+
+// drain lets requests in flight finish. Shutdown sends GOAWAY, so that clients open their next connection elsewhere;
+// the watches, which would never finish, are ended as the API server ends them.
+func (g *Gate) drain(lane *http.Server) {
+	g.draining.Store(true)
+	timeout := g.rooms.Load().config.DrainTimeout.Duration
+	g.log.Info("Draining", "timeout", timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	// Streams end a moment after GOAWAY, or their clients would reopen them on the same connection.
+	ended := time.AfterFunc(100*time.Millisecond, func() { g.streams.endAll(errDraining) })
+	defer ended.Stop()
+	if err := lane.Shutdown(ctx); err != nil {
+		g.log.Warn("Cutting off what did not finish in time", "reason", err)
+		if err := lane.Close(); err != nil {
+			g.log.Warn("Closing connections", "reason", err)
+		}
+	}
+}
+
+var errDraining = errors.New("the gate is stopping")
+
+// followFiles reloads whenever the configuration or a file it names changes, until the context ends.
+func (g *Gate) followFiles(ctx context.Context) {
+	for ctx.Err() == nil {
+		// The list of files is part of what is watched: a new configuration names new ones.
+		round, next := context.WithCancel(ctx)
+		config.Watch(round, g.files(), func() {
+			g.reload()
+			next()
+		})
+		next()
+	}
+}
+
+func (g *Gate) reload() {
+	cfg, doc, err := g.opts.Load()
+	if err == nil {
+		err = g.use(cfg, doc)
+	}
+	g.metrics.reloaded(err == nil)
+	if err != nil {
+		g.log.Error("Keeping the running configuration", "reason", err)
+		return
+	}
+	g.log.Info("Configuration in force", "file", g.opts.ConfigFile)
+}
+
+// use builds the rooms of a configuration and puts them in force, whole or not at all.
+func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error {
+	next, err := g.build(cfg, doc)
+	if err != nil {
+		return err
+	}
+	var shipped []v1alpha1.LimitRule
+	if cfg.DefaultLimits == v1alpha1.Enabled {
+		shipped = limit.Shipped()
+	}
+	if err := g.limits.Configure(cfg.Limits, shipped); err != nil {
+		next.stop()
+		return fmt.Errorf("compiling limits: %w", err)
+	}
+	if previous := g.rooms.Swap(next); previous != nil {
+		previous.stop()
+		for _, s := range previous.servers {
+			s.Close() // requests in flight keep their connections until they end
+		}
+	}
+	return nil
+}
+
+func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*rooms, error) {
+	m, err := loadMaterial(cfg, doc)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	next := &rooms{
+		config:  cfg,
+		mode:    cfg.Identity.Mode,
+		serving: m.serving,
+		clients: m.clients,
+		loaded:  time.Now(),
+		stop:    stop,
+	}
+	var verifier identity.TokenVerifier
+	if cfg.Identity.ServiceAccounts != nil || len(cfg.Identity.OIDC) > 0 {
+		next.tokens, err = tokens.New(tokens.Options{ServiceAccounts: cfg.Identity.ServiceAccounts, OIDC: cfg.Identity.OIDC, Clock: time.Now, Log: g.log})
+		if err != nil {
+			stop()
+			return nil, doc.Errorf(field.NewPath("identity"), nil, err.Error())
+		}
+		verifier = next.tokens
+		go next.tokens.Run(ctx) // ends with this snapshot
+	}
+	next.identity = identity.New(identity.Options{
+		ClientCAs:    m.clients,
+		RefuseGroups: cfg.Identity.RefuseGroups,
+		Tokens:       verifier,
+		Clock:        time.Now,
+	})
+	for i, u := range cfg.Upstreams {
+		server, err := upstream.New(upstream.Options{
+			Name: u.Name, URL: u.URL, CAFile: u.CAFile, ServerName: u.ServerName,
+			ProxyCertFile: cfg.Identity.ProxyCertFile, ProxyKeyFile: cfg.Identity.ProxyKeyFile,
+		})
+		if err != nil {
+			stop()
+			return nil, doc.Errorf(field.NewPath("upstreams").Index(i), u.Name, err.Error())
+		}
+		next.servers = append(next.servers, server)
+	}
+	next.proxy = upstream.NewProxy(next.servers, cfg.Identity.Mode, cfg.UpstreamTimeout.Duration, g.log)
+	return next, nil
+}
+
+// files are all the files whose change is a reload.
+func (g *Gate) files() []string {
+	cfg := g.rooms.Load().config
+	files := []string{g.opts.ConfigFile, cfg.Listen.CertFile, cfg.Listen.KeyFile, cfg.Identity.ClientCAFile, cfg.Identity.ProxyCertFile, cfg.Identity.ProxyKeyFile}
+	for _, u := range cfg.Upstreams {
+		files = append(files, u.CAFile)
+	}
+	return files
+}
+
+// stateDir makes the state directory if it is missing.
+func (g *Gate) stateDir() (string, error) {
+	if err := os.MkdirAll(g.config.StateDir, 0o700); err != nil {
+		return "", fmt.Errorf("making the state directory: %w", err)
+	}
+	return g.config.StateDir, nil
+}

@@ -1,0 +1,209 @@
+// Package identity recognises the caller of a request and keeps clients from claiming to be someone else.
+//
+// A client certificate is verified here and decides alone, as on the API server, where it also comes before a token.
+// A bearer token is verified offline, for limiting only: it is forwarded untouched and the API server's answer to it
+// is the only one that counts.
+package identity
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	x509request "k8s.io/apiserver/pkg/authentication/request/x509"
+	"k8s.io/utils/lru"
+
+	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/gate/identity/tokens"
+)
+
+// TokenVerifier verifies a bearer token without asking anyone. It is called on every request that carries one and
+// must be safe for concurrent use.
+type TokenVerifier interface {
+	Verify(token string) (tokens.Identity, bool)
+}
+
+// Options configure an Authenticator.
+type Options struct {
+	// ClientCAs verify client certificates.
+	ClientCAs *x509.CertPool
+	// RefuseGroups may not be carried by a client certificate on this lane.
+	RefuseGroups []string
+	// Tokens verifies bearer tokens; nil: every token is unverified.
+	Tokens TokenVerifier
+	// Clock is time.Now in production.
+	Clock func() time.Time
+}
+
+// Authenticator recognises callers. It is immutable and safe for concurrent use.
+type Authenticator struct {
+	certificates authenticator.Request
+	refuse       sets.Set[string]
+	tokens       TokenVerifier
+	clock        func() time.Time
+	// distrusted holds the hashes of tokens that verify offline but that the API server refused (a deleted pod's
+	// token, a revoked one). They go with the unverifiable ones, because a 401 makes the API server close its
+	// HTTP/2 connection under everyone who shares it.
+	distrusted *lru.Cache
+}
+
+// distrustFor is how long a refused token is kept apart. Short, because a token can become valid again: an API server
+// that could not read its key answers 401 too.
+const distrustFor = time.Minute
+
+// ErrUnauthorized says the caller presented a credential that is wrong on its face; the answer is 401.
+var ErrUnauthorized = errors.New("unauthorized")
+
+// ErrForbidden says the caller is known and may not use this lane; the answer is 403.
+var ErrForbidden = errors.New("forbidden")
+
+// New returns an Authenticator.
+func New(o Options) *Authenticator {
+	verify := func() (x509.VerifyOptions, bool) {
+		return x509.VerifyOptions{
+			Roots:     o.ClientCAs,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		}, o.ClientCAs != nil
+	}
+	return &Authenticator{
+		certificates: x509request.NewDynamic(verify, x509request.CommonNameUserConversion),
+		refuse:       sets.New(o.RefuseGroups...),
+		tokens:       o.Tokens,
+		clock:        o.Clock,
+		distrusted:   lru.New(4096),
+	}
+}
+
+// Authenticate recognises the caller. An error wraps ErrUnauthorized or ErrForbidden and its text is for the client.
+// A caller without any credential is not an error: the API server decides what anonymous may do.
+func (a *Authenticator) Authenticate(r *http.Request) (flow.Caller, error) {
+	token, hasToken := bearerToken(r)
+	certificateErr := error(nil)
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		response, ok, err := a.certificates.AuthenticateRequest(r)
+		if ok {
+			caller := callerFrom(response)
+			if refused := a.refuse.Intersection(sets.New(caller.Groups...)); refused.Len() > 0 {
+				return flow.Caller{}, fmt.Errorf("%w: certificates of group %s may not use this lane; use the break-glass lane, or a certificate whose rights come from RBAC",
+					ErrForbidden, strings.Join(sets.List(refused), ", "))
+			}
+			return caller, nil
+		}
+		certificateErr = err
+	}
+	if hasToken {
+		return a.callerFromToken(r, token), nil
+	}
+	if certificateErr != nil {
+		return flow.Caller{}, fmt.Errorf("%w: verifying the client certificate: %w", ErrUnauthorized, certificateErr)
+	}
+	return unverified(r, false), nil
+}
+
+// Distrust is to be called when the API server answers 401 to a request whose token was verified offline.
+func (a *Authenticator) Distrust(r *http.Request) {
+	if token, ok := bearerToken(r); ok {
+		a.distrusted.Add(sha256.Sum256([]byte(token)), a.clock().Add(distrustFor))
+	}
+}
+
+func (a *Authenticator) callerFromToken(r *http.Request, token string) flow.Caller {
+	if a.tokens == nil {
+		return unverified(r, true)
+	}
+	id, ok := a.tokens.Verify(token)
+	if !ok || a.isDistrusted(token) {
+		return unverified(r, true)
+	}
+	return flow.Caller{
+		User:      id.User,
+		UID:       id.UID,
+		Groups:    id.Groups,
+		Extra:     id.Extra,
+		Certainty: flow.TokenVerified,
+		Bearer:    true,
+	}
+}
+
+func (a *Authenticator) isDistrusted(token string) bool {
+	if a.distrusted.Len() == 0 {
+		return false
+	}
+	until, ok := a.distrusted.Get(sha256.Sum256([]byte(token)))
+	return ok && a.clock().Before(until.(time.Time))
+}
+
+// CallerFromCertificate reads the caller out of a chain that was already verified at the handshake.
+func CallerFromCertificate(chain []*x509.Certificate) (flow.Caller, error) {
+	response, ok, err := x509request.CommonNameUserConversion.User(chain)
+	if err != nil {
+		return flow.Caller{}, err
+	}
+	if !ok {
+		return flow.Caller{}, errors.New("the certificate has no common name")
+	}
+	return callerFrom(response), nil
+}
+
+// ClientAuth is how a standard lane's listener asks for certificates: as the API server does, so that a client with a
+// token and a stale certificate still gets in.
+const ClientAuth = tls.RequestClientCert
+
+func callerFrom(response *authenticator.Response) flow.Caller {
+	groups := response.User.GetGroups()
+	if !slices.Contains(groups, authenticatedGroup) {
+		groups = append(slices.Clone(groups), authenticatedGroup)
+	}
+	return flow.Caller{
+		User:      response.User.GetName(),
+		UID:       response.User.GetUID(),
+		Groups:    groups,
+		Extra:     response.User.GetExtra(),
+		Certainty: flow.CertificateVerified,
+	}
+}
+
+// authenticatedGroup is what the API server adds to everyone it knows; rules may match it.
+const authenticatedGroup = "system:authenticated"
+
+func unverified(r *http.Request, bearer bool) flow.Caller {
+	return flow.Caller{User: "unverified:" + flow.SourceOf(r).String(), Bearer: bearer}
+}
+
+// webSocketBearer is how a browser's WebSocket carries a token (kubernetes/kubernetes#47740).
+const webSocketBearer = "base64url.bearer.authorization.k8s.io."
+
+// bearerToken reads the token from where the API server reads it: the Authorization header, else, for a WebSocket
+// upgrade, one of the subprotocols.
+func bearerToken(r *http.Request) (string, bool) {
+	scheme, token, ok := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
+	if ok && strings.EqualFold(scheme, "bearer") {
+		token, _, _ = strings.Cut(strings.TrimSpace(token), " ")
+		if token != "" {
+			return token, true
+		}
+	}
+	for _, value := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for protocol := range strings.SplitSeq(value, ",") {
+			encoded, ok := strings.CutPrefix(strings.TrimSpace(protocol), webSocketBearer)
+			if !ok {
+				continue
+			}
+			decoded, err := base64.RawURLEncoding.DecodeString(encoded)
+			if err == nil && utf8.Valid(decoded) && len(decoded) > 0 {
+				return string(decoded), true
+			}
+		}
+	}
+	return "", false
+}

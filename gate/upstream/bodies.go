@@ -1,0 +1,106 @@
+package upstream
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// clientWriter counts what the client gets and how long it kept us waiting.
+type clientWriter struct {
+	http.ResponseWriter
+	code    int
+	bytes   int64
+	blocked time.Duration
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *clientWriter) WriteHeader(code int) {
+	if w.code == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
+		w.code = code
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements http.ResponseWriter.
+func (w *clientWriter) Write(b []byte) (int, error) {
+	if w.code == 0 {
+		w.code = http.StatusOK
+	}
+	start := time.Now()
+	n, err := w.ResponseWriter.Write(b)
+	w.blocked += time.Since(start)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach Flush and Hijack.
+func (w *clientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// countingBody counts the request's bytes. The transport reads it from a goroutine of its own.
+type countingBody struct {
+	io.ReadCloser
+	bytes atomic.Int64
+}
+
+// Read implements io.Reader.
+func (b *countingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.bytes.Add(int64(n))
+	return n, err
+}
+
+// watchBody ends cleanly when the gate ends the stream, so that the client sees the end of a watch and not a torn one.
+type watchBody struct {
+	io.ReadCloser
+	ended func() error
+}
+
+// Read implements io.Reader.
+func (b *watchBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && errors.Is(b.ended(), ErrEndStream) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// releasingBody tells when the answer has ended. It passes writes on, because the body of a 101 is the connection.
+type releasingBody struct {
+	io.ReadCloser
+	release func()
+}
+
+// Close implements io.Closer.
+func (b *releasingBody) Close() error {
+	b.release()
+	return b.ReadCloser.Close()
+}
+
+// Write implements io.Writer for upgraded connections; net/http gives those bodies a Write method, others have none.
+func (b *releasingBody) Write(p []byte) (int, error) {
+	w, ok := b.ReadCloser.(io.Writer)
+	if !ok {
+		return 0, errors.New("BUG: writing to the body of an answer that was not upgraded")
+	}
+	return w.Write(p)
+}
+
+// bufferPool lends the copy buffers of ReverseProxy.
+type bufferPool struct{ pool sync.Pool }
+
+const copyBuffer = 32 << 10
+
+// Get implements httputil.BufferPool.
+func (b *bufferPool) Get() []byte {
+	if buffer, ok := b.pool.Get().(*[]byte); ok {
+		return *buffer
+	}
+	return make([]byte, copyBuffer)
+}
+
+// Put implements httputil.BufferPool.
+func (b *bufferPool) Put(buffer []byte) { b.pool.Put(&buffer) }

@@ -1,0 +1,232 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"sync"
+	"time"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/gate/identity"
+)
+
+// ErrEndStream is the cause with which a request's context is cancelled when its stream is to end as if the API server
+// had closed it: a watch sees a clean end and is opened again elsewhere. Any other request is cut off, because a
+// truncated answer must not look complete.
+var ErrEndStream = errors.New("stream ended by the gate")
+
+// Proxy forwards classified requests to one of its servers. It is safe for concurrent use and immutable.
+type Proxy struct {
+	servers []*Server
+	mode    v1alpha1.IdentityMode
+	// headerTimeout bounds how long a request that is no stream waits for the first byte of its answer.
+	headerTimeout time.Duration
+	log           *slog.Logger
+	reverse       *httputil.ReverseProxy
+}
+
+// Result is what became of a forwarded request.
+type Result struct {
+	// Code is the HTTP status the client got.
+	Code int
+	// Server is the name of the API server that was asked last.
+	Server string
+	// Upstream is how long the API server worked on the request: until the last byte of the answer, less the time
+	// spent waiting for a slow client to take it. For streams, until the first byte.
+	Upstream time.Duration
+	// RequestBytes and ResponseBytes are what passed, headers not counted.
+	RequestBytes, ResponseBytes int64
+	// Err is why no answer came from upstream, or why it was cut off; nil otherwise.
+	Err error
+}
+
+// NewProxy returns a proxy over at least one server. headerTimeout must be longer than the API server's own
+// --request-timeout (default 60 s), so that the API server's word comes first.
+func NewProxy(servers []*Server, mode v1alpha1.IdentityMode, headerTimeout time.Duration, log *slog.Logger) *Proxy {
+	p := &Proxy{servers: servers, mode: mode, headerTimeout: headerTimeout, log: log}
+	p.reverse = &httputil.ReverseProxy{
+		Rewrite:        p.rewrite,
+		Transport:      (*transport)(p),
+		ModifyResponse: p.modifyResponse,
+		ErrorHandler:   p.answerError,
+		FlushInterval:  -1, // watches and logs must not wait for a buffer to fill
+		BufferPool:     &bufferPool{},
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return p
+}
+
+// exchange is one request on its way, kept in its context.
+type exchange struct {
+	flow     *flow.Request
+	result   *Result
+	sent     time.Time
+	headers  time.Time
+	cancel   context.CancelCauseFunc
+	deadline *time.Timer
+	ended    func() error // why the request's context ended, if it did
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
+
+var errHeaderTimeout = errors.New("no answer in time")
+
+// Serve forwards the request and streams the answer. The request's identity headers must have been stripped; Serve sets
+// them from f.Caller. It returns when the answer has ended, for whatever reason.
+//
+// Like http.Handler it may panic with http.ErrAbortHandler after the answer was cut off, which is how the client
+// learns of it; the Result is then given to done first. done is called exactly once, always.
+func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, f *flow.Request, done func(Result)) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	result := &Result{}
+	x := &exchange{flow: f, result: result, sent: time.Now(), cancel: cancel, ended: func() error { return context.Cause(ctx) }}
+	if !f.LongRunning {
+		x.deadline = time.AfterFunc(p.headerTimeout, func() { cancel(errHeaderTimeout) })
+		defer x.deadline.Stop()
+	}
+	client := &clientWriter{ResponseWriter: w}
+	body := &countingBody{ReadCloser: r.Body}
+	out := r.WithContext(context.WithValue(ctx, exchangeKey{}, x))
+	if r.Body != nil && r.Body != http.NoBody {
+		out.Body = body
+	}
+	defer func() {
+		if client.code != 0 { // else the connection was taken over, and modifyResponse knows the code
+			result.Code = client.code
+		}
+		result.ResponseBytes = client.bytes
+		result.RequestBytes = body.bytes.Load()
+		switch {
+		case f.LongRunning && !x.headers.IsZero():
+			result.Upstream = x.headers.Sub(x.sent)
+		default:
+			result.Upstream = max(0, time.Since(x.sent)-client.blocked)
+		}
+		done(*result)
+	}()
+	p.reverse.ServeHTTP(client, out)
+}
+
+func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
+	x := exchangeOf(pr.In)
+	// ReverseProxy drops query parameters it cannot parse; the API server shall see what the client wrote.
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
+	pr.Out.URL.Scheme = "https"
+	pr.Out.Host = "" // the upstream's own
+	identity.SetHeaders(pr.Out, &x.flow.Caller, p.mode)
+	if _, ok := pr.In.Header["User-Agent"]; !ok {
+		pr.Out.Header["User-Agent"] = nil // keep net/http from putting its own name there
+	}
+}
+
+func (p *Proxy) modifyResponse(response *http.Response) error {
+	x := exchangeOf(response.Request)
+	x.headers = time.Now()
+	x.result.Code = response.StatusCode
+	if x.deadline != nil {
+		x.deadline.Stop()
+	}
+	if x.flow.Verb == "watch" && response.StatusCode == http.StatusOK {
+		response.Body = &watchBody{ReadCloser: response.Body, ended: x.ended}
+	}
+	return nil
+}
+
+// transport picks a server for each request and goes on to the next only while nothing was sent.
+type transport Proxy
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	x := exchangeOf(r)
+	var lastErr error
+	for _, server := range t.order() {
+		x.result.Server = server.Name
+		r.URL.Host = server.url.Host
+		server.inFlight.Add(1)
+		response, err := server.transportFor(x.flow).RoundTrip(r)
+		if err == nil {
+			server.downUntil.Store(0)
+			response.Body = &releasingBody{ReadCloser: response.Body, release: sync.OnceFunc(func() { server.inFlight.Add(-1) })}
+			return response, nil
+		}
+		server.inFlight.Add(-1)
+		lastErr = err
+		if !neverSent(err) || r.Context().Err() != nil {
+			break
+		}
+		server.downUntil.Store(time.Now().Add(2 * time.Second).UnixNano())
+		t.log.Warn("API server cannot be reached", "upstream", server.Name, "reason", err)
+	}
+	return nil, lastErr
+}
+
+// order returns the servers to try: those believed up by the fewest requests in flight, then the others.
+func (t *transport) order() []*Server {
+	if len(t.servers) == 1 {
+		return t.servers
+	}
+	now := time.Now().UnixNano()
+	ordered := make([]*Server, 0, len(t.servers))
+	for _, up := range []bool{true, false} {
+		start := len(ordered)
+		for _, s := range t.servers {
+			if (s.downUntil.Load() <= now) != up {
+				continue
+			}
+			at := len(ordered)
+			for at > start && ordered[at-1].inFlight.Load() > s.inFlight.Load() {
+				at--
+			}
+			ordered = append(ordered, nil)
+			copy(ordered[at+1:], ordered[at:])
+			ordered[at] = s
+		}
+	}
+	return ordered
+}
+
+// neverSent is true when the error happened before any byte of the request left: only then may it be tried elsewhere,
+// because a mutation sent twice may happen twice.
+func neverSent(err error) bool {
+	var op *net.OpError
+	var untrusted *tls.CertificateVerificationError
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &untrusted)
+}
+
+// answerError tells the client, in the API's own form, why no answer came from upstream.
+func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r)
+	cause := x.ended()
+	x.result.Err = err
+	switch {
+	case errors.Is(cause, errHeaderTimeout):
+		x.result.Err = fmt.Errorf("%w from API server %s after %s", errHeaderTimeout, x.result.Server, p.headerTimeout)
+		WriteStatus(w, timeoutStatus(x.result.Server, p.headerTimeout))
+	case errors.Is(cause, ErrEndStream):
+		x.result.Err = cause
+		WriteStatus(w, endedStatus(cause))
+	case r.Context().Err() != nil && cause != nil && errors.Is(cause, context.Canceled):
+		// The client is gone; nobody reads what is written here. 499 is for the ledger only.
+		w.WriteHeader(statusClientClosed)
+	case errors.Is(err, http.ErrAbortHandler), errors.Is(err, io.ErrUnexpectedEOF):
+		WriteStatus(w, brokenStatus(x.result.Server, err))
+	case neverSent(err):
+		WriteStatus(w, unreachableStatus(x.result.Server, err))
+	default:
+		WriteStatus(w, brokenStatus(x.result.Server, err))
+	}
+}
+
+// statusClientClosed is what the ledger shows for a request whose client left before the answer (nginx's 499).
+const statusClientClosed = 499

@@ -1,0 +1,156 @@
+// Package upstream carries requests to the API servers: over which connections, as whom, and what a client is told
+// when that does not work.
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/seakeep/seakeep/gate/flow"
+)
+
+// Options describe one API server.
+type Options struct {
+	// Name is used in metrics and messages.
+	Name string
+	// URL is https://host:port.
+	URL string
+	// CAFile verifies the API server; ServerName overrides the name in its certificate.
+	CAFile, ServerName string
+	// ProxyCertFile and ProxyKeyFile are the client certificate of the front-proxy pool. They are read again at
+	// every handshake, so that a rotated pair is used without a restart.
+	ProxyCertFile, ProxyKeyFile string
+}
+
+// Server is one API server and the connections to it. Three pools never share a connection:
+//
+//   - frontProxy carries our client certificate and X-Remote-* headers, so it must never carry a request whose
+//     identity is the client's own;
+//   - bearer carries tokens the gate could verify;
+//   - stranger carries anonymous requests and tokens that could not be verified. The API server closes an HTTP/2
+//     connection on which it answered 401 (its rapid-reset mitigation, kubernetes/kubernetes#121120), so one bad
+//     client must not churn everyone's connection.
+//
+// Each pool has a second transport for upgrades (exec, attach, port-forward), which exist in HTTP/1.1 only.
+type Server struct {
+	Name  string
+	url   *url.URL
+	pools [3]pool
+
+	// inFlight counts requests being carried, streams included.
+	inFlight atomic.Int64
+	// downUntil is when the server is tried again after it could not be reached (unix nanoseconds).
+	downUntil atomic.Int64
+}
+
+type pool struct{ requests, upgrades *http.Transport }
+
+const (
+	frontProxy = iota
+	bearer
+	stranger
+)
+
+// dialTimeout bounds how long a dead API server can hold a request; the next one is tried after it.
+const dialTimeout = 5 * time.Second
+
+// New opens no connection; it fails when a file cannot be used.
+func New(o Options) (*Server, error) {
+	parsed, err := url.Parse(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("parsing the URL of upstream %s: %w", o.Name, err)
+	}
+	pem, err := os.ReadFile(o.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA of upstream %s: %w", o.Name, err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("reading the CA of upstream %s: %s holds no certificate", o.Name, o.CAFile)
+	}
+	if _, err := tls.LoadX509KeyPair(o.ProxyCertFile, o.ProxyKeyFile); err != nil {
+		return nil, fmt.Errorf("reading the proxy certificate %s: %w", o.ProxyCertFile, err)
+	}
+	s := &Server{Name: o.Name, url: parsed}
+	plain := &tls.Config{RootCAs: roots, ServerName: o.ServerName, MinVersion: tls.VersionTLS12}
+	withCertificate := plain.Clone()
+	withCertificate.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(o.ProxyCertFile, o.ProxyKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the proxy certificate %s: %w", o.ProxyCertFile, err)
+		}
+		return &pair, nil
+	}
+	s.pools[frontProxy] = newPool(withCertificate)
+	s.pools[bearer] = newPool(plain)
+	s.pools[stranger] = newPool(plain)
+	return s, nil
+}
+
+func newPool(config *tls.Config) pool {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
+	requests := &http.Transport{
+		DialContext:         dialer.DialContext,
+		TLSClientConfig:     config.Clone(),
+		TLSHandshakeTimeout: 10 * time.Second,
+		ForceAttemptHTTP2:   true,
+		// A response passes as it came: unzipping it here would cost CPU and change what the client sees.
+		DisableCompression:  true,
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     90 * time.Second,
+		// A silent peer is found within 45 s, as client-go does (kubernetes/kubernetes#48638).
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+	}
+	upgrades := requests.Clone()
+	upgrades.ForceAttemptHTTP2 = false
+	upgrades.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	upgrades.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	return pool{requests: requests, upgrades: upgrades}
+}
+
+// transportFor picks the pool of a request by how its caller is known.
+func (s *Server) transportFor(f *flow.Request) *http.Transport {
+	p := &s.pools[stranger]
+	switch f.Caller.Certainty {
+	case flow.CertificateVerified:
+		p = &s.pools[frontProxy]
+	case flow.TokenVerified:
+		p = &s.pools[bearer]
+	}
+	if f.Upgrade {
+		return p.upgrades
+	}
+	return p.requests
+}
+
+// Warm asks for /livez over the front-proxy pool, so that the pool's connection exists before it is needed. It returns
+// an error when no answer came; any answer at all means the connection works.
+func (s *Server) Warm(ctx context.Context) error {
+	target := *s.url
+	target.Path = "/livez"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return err
+	}
+	response, err := s.pools[frontProxy].requests.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("reaching upstream %s: %w", s.Name, err)
+	}
+	return response.Body.Close()
+}
+
+// Close ends idle connections; those in use end with their requests.
+func (s *Server) Close() {
+	for _, p := range s.pools {
+		p.requests.CloseIdleConnections()
+		p.upgrades.CloseIdleConnections()
+	}
+}

@@ -1,0 +1,66 @@
+package upstream
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// WriteStatus answers with a Kubernetes Status, and with Retry-After when the status says when to come back.
+// It is how every room of the gate speaks to a client, so that kubectl and client-go understand it.
+func WriteStatus(w http.ResponseWriter, status *metav1.Status) {
+	status.Kind, status.APIVersion, status.Status = "Status", "v1", metav1.StatusFailure
+	body, err := json.Marshal(status)
+	if err != nil {
+		http.Error(w, status.Message, int(status.Code))
+		return
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-cache, private")
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
+	}
+	w.WriteHeader(int(status.Code))
+	_, _ = w.Write(body) // the client may be gone; nothing else is to be done about it
+}
+
+func unreachableStatus(server string, err error) *metav1.Status {
+	return &metav1.Status{
+		Code:    http.StatusServiceUnavailable,
+		Reason:  metav1.StatusReasonServiceUnavailable,
+		Message: fmt.Sprintf("seakeep gate: no API server can be reached; the last tried was %s: %v. The request was not sent.", server, err),
+		Details: &metav1.StatusDetails{RetryAfterSeconds: int32(1 + rand.IntN(3))},
+	}
+}
+
+func brokenStatus(server string, err error) *metav1.Status {
+	return &metav1.Status{
+		Code:    http.StatusBadGateway,
+		Reason:  metav1.StatusReasonInternalError,
+		Message: fmt.Sprintf("seakeep gate: the connection to API server %s broke before it answered: %v. The request may have been carried out.", server, err),
+	}
+}
+
+func timeoutStatus(server string, after time.Duration) *metav1.Status {
+	return &metav1.Status{
+		Code:    http.StatusGatewayTimeout,
+		Reason:  metav1.StatusReasonTimeout,
+		Message: fmt.Sprintf("seakeep gate: API server %s took the request and did not answer within %s. The request may have been carried out.", server, after),
+	}
+}
+
+func endedStatus(cause error) *metav1.Status {
+	return &metav1.Status{
+		Code:    http.StatusTooManyRequests,
+		Reason:  metav1.StatusReasonTooManyRequests,
+		Message: "seakeep gate: " + cause.Error(),
+		Details: &metav1.StatusDetails{RetryAfterSeconds: int32(1 + rand.IntN(5))},
+	}
+}
