@@ -143,13 +143,20 @@ func (p *Proxy) modifyResponse(response *http.Response) error {
 	return nil
 }
 
-// transport picks a server for each request and goes on to the next only while nothing was sent.
+// transport picks a server for each request and goes on to the next only while nothing was sent, except for a
+// break-glass GET: it may be sent again when no answer began, because the engineer would only type it again.
 type transport Proxy
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	x := exchangeOf(r)
 	var lastErr error
+	again := x.flow.Lane == flow.BreakGlass && r.Method == http.MethodGet && r.Body == nil && !x.flow.Upgrade
+	if r.Body != nil && r.Body != http.NoBody {
+		// A transport closes the body also when it could not connect; the next server still needs it. ReverseProxy
+		// closes it in the end.
+		r.Body = openBody{r.Body}
+	}
 	for _, server := range t.order() {
 		x.result.Server = server.Name
 		r.URL.Host = server.url.Host
@@ -162,7 +169,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		server.inFlight.Add(-1)
 		lastErr = err
-		if !neverSent(err) || r.Context().Err() != nil {
+		if !neverSent(err) && !again || r.Context().Err() != nil {
 			break
 		}
 		server.downUntil.Store(time.Now().Add(2 * time.Second).UnixNano())

@@ -3,6 +3,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -28,6 +29,12 @@ type Options struct {
 	// ProxyCertFile and ProxyKeyFile are the client certificate of the front-proxy pool. They are read again at
 	// every handshake, so that a rotated pair is used without a restart.
 	ProxyCertFile, ProxyKeyFile string
+	// DialTimeout bounds how long a dead API server can hold a request; the next one is tried after it. Default 5s.
+	DialTimeout time.Duration
+	// PingAfter is how long a connection may be silent before the API server is asked whether it is there, and
+	// PingTimeout how long it has to say so; a short one would cut connections to an API server that is only busy.
+	// Default 30s and 15s.
+	PingAfter, PingTimeout time.Duration
 }
 
 // Server is one API server and the connections to it. Three pools never share a connection:
@@ -59,8 +66,12 @@ const (
 	stranger
 )
 
-// dialTimeout bounds how long a dead API server can hold a request; the next one is tried after it.
-const dialTimeout = 5 * time.Second
+const (
+	defaultDialTimeout = 5 * time.Second
+	// A silent peer is found within 45 s, as client-go does (kubernetes/kubernetes#48638).
+	defaultPingAfter   = 30 * time.Second
+	defaultPingTimeout = 15 * time.Second
+)
 
 // New opens no connection; it fails when a file cannot be used.
 func New(o Options) (*Server, error) {
@@ -89,14 +100,15 @@ func New(o Options) (*Server, error) {
 		}
 		return &pair, nil
 	}
-	s.pools[frontProxy] = newPool(withCertificate)
-	s.pools[bearer] = newPool(plain)
-	s.pools[stranger] = newPool(plain)
+	dialer := &net.Dialer{Timeout: cmp.Or(o.DialTimeout, defaultDialTimeout), KeepAlive: 30 * time.Second}
+	pings := http.HTTP2Config{SendPingTimeout: cmp.Or(o.PingAfter, defaultPingAfter), PingTimeout: cmp.Or(o.PingTimeout, defaultPingTimeout)}
+	s.pools[frontProxy] = newPool(withCertificate, dialer, pings)
+	s.pools[bearer] = newPool(plain, dialer, pings)
+	s.pools[stranger] = newPool(plain, dialer, pings)
 	return s, nil
 }
 
-func newPool(config *tls.Config) pool {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
+func newPool(config *tls.Config, dialer *net.Dialer, pings http.HTTP2Config) pool {
 	requests := &http.Transport{
 		DialContext:         dialer.DialContext,
 		TLSClientConfig:     config.Clone(),
@@ -106,8 +118,7 @@ func newPool(config *tls.Config) pool {
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     90 * time.Second,
-		// A silent peer is found within 45 s, as client-go does (kubernetes/kubernetes#48638).
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		HTTP2:               &pings,
 	}
 	upgrades := requests.Clone()
 	upgrades.ForceAttemptHTTP2 = false

@@ -1,0 +1,204 @@
+package breakglass
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/seakeep/seakeep/gate/flow"
+)
+
+// How the lane squeezes the standard one.
+const (
+	// squeezeFor is what one call asks for. Short: a lane that dies must not leave the standard lane squeezed.
+	squeezeFor = 5 * time.Second
+	// squeezeEvery is how often the call is renewed while a request still waits, and the most often it is made.
+	squeezeEvery = 2 * time.Second
+	// squeezeTimeout bounds one call; nobody waits for it but the next call.
+	squeezeTimeout = time.Second
+	// squeezePatience is how long one request may squeeze. What takes longer is slow by itself (a webhook, a huge
+	// list), and the standard lane gains nothing by standing still for it.
+	squeezePatience = 30 * time.Second
+)
+
+// errRejected says a gate was reached and did not agree.
+var errRejected = errors.New("the gate did not accept the call")
+
+// squeezer asks the standard gates to make way while a break-glass request waits for the API server's answer. It never
+// delays a request and needs no gate to be alive.
+type squeezer struct {
+	gates   []string
+	after   time.Duration
+	log     *slog.Logger
+	metrics *metrics
+	// post makes one call to one gate.
+	post func(ctx context.Context, socket string, body []byte) error
+	// begun is told the reason when an episode begins, with how many gates heard it.
+	begun func(reason string, heard, gates int)
+
+	wake chan struct{}
+
+	mu      sync.Mutex
+	waiting map[*ticket]struct{}
+}
+
+// ticket is one request that has waited too long.
+type ticket struct {
+	since  time.Time
+	reason string
+}
+
+func newSqueezer(gates []string, after time.Duration, log *slog.Logger, m *metrics, begun func(string, int, int)) *squeezer {
+	return &squeezer{
+		gates: gates, after: after, log: log, metrics: m, post: postSqueeze, begun: begun,
+		wake: make(chan struct{}, 1), waiting: make(map[*ticket]struct{}),
+	}
+}
+
+// watch starts the patience of one request; the function returned is to be called when the API server's answer begins
+// or the request ends, at least once.
+func (s *squeezer) watch(f *flow.Request) (answered func()) {
+	if len(s.gates) == 0 || servedByKubelet(f) {
+		return func() {}
+	}
+	t := &ticket{reason: fmt.Sprintf("break-glass %s: %s %s waits for the API server", f.Caller.User, f.Verb, f.ResourcePath())}
+	ended := false // under s.mu: the timer may fire while the request ends
+	timer := time.AfterFunc(s.after, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if ended {
+			return
+		}
+		t.since = time.Now()
+		s.waiting[t] = struct{}{}
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	})
+	return func() {
+		timer.Stop()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		ended = true
+		delete(s.waiting, t)
+	}
+}
+
+// servedByKubelet requests are answered by a node, a pod or a service behind the API server: a log that stays silent
+// is not an API server that is slow.
+func servedByKubelet(f *flow.Request) bool {
+	switch f.Subresource {
+	case "exec", "attach", "portforward", "proxy", "log":
+		return true
+	}
+	return f.Verb == "proxy"
+}
+
+// reason returns why to squeeze now, "" when nobody waits.
+func (s *squeezer) reason() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	var oldest *ticket
+	for t := range s.waiting {
+		if now.Sub(t.since) < squeezePatience && (oldest == nil || t.since.Before(oldest.since)) {
+			oldest = t
+		}
+	}
+	if oldest == nil {
+		return ""
+	}
+	return oldest.reason
+}
+
+// run makes the calls until the context ends.
+func (s *squeezer) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		}
+		for episode := 0; ; episode++ {
+			reason := s.reason()
+			if reason == "" {
+				break
+			}
+			heard := s.squeeze(ctx, reason)
+			if episode == 0 {
+				s.log.Warn("Squeezing the standard lane", "reason", reason, "gatesReached", heard, "gates", len(s.gates))
+				s.begun(reason, heard, len(s.gates))
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(squeezeEvery):
+			}
+		}
+	}
+}
+
+// squeeze calls every gate at once and returns how many agreed.
+func (s *squeezer) squeeze(ctx context.Context, reason string) int {
+	body, err := json.Marshal(map[string]string{"for": squeezeFor.String(), "reason": reason})
+	if err != nil {
+		panic("BUG: encoding two strings: " + err.Error())
+	}
+	ctx, cancel := context.WithTimeout(ctx, squeezeTimeout)
+	defer cancel()
+	results := make(chan error, len(s.gates))
+	for _, socket := range s.gates {
+		go func() { results <- s.post(ctx, socket, body) }()
+	}
+	heard := 0
+	for range s.gates {
+		err := <-results
+		switch {
+		case err == nil:
+			heard++
+			s.metrics.squeezes.WithLabelValues(squeezeAcknowledged).Inc()
+		case errors.Is(err, errRejected):
+			s.metrics.squeezes.WithLabelValues(squeezeRejected).Inc()
+			s.log.Debug("A standard gate does not make way", "reason", err)
+		default:
+			s.metrics.squeezes.WithLabelValues(squeezeUnreachable).Inc()
+			s.log.Debug("A standard gate was not reached", "reason", err)
+		}
+	}
+	return heard
+}
+
+// postSqueeze makes one call over a fresh connection: a kept one could be to a gate that has died since.
+func postSqueeze(ctx context.Context, socket string, body []byte) error {
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://gate/v1/squeeze", bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("calling gate %s: %w", socket, err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return fmt.Errorf("calling gate %s: %w", socket, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 512)) // best effort: it only explains the code
+		return fmt.Errorf("%w: %s answered %s: %s", errRejected, socket, response.Status, bytes.TrimSpace(text))
+	}
+	return nil
+}
