@@ -92,12 +92,16 @@ func collectPackage(paths []string) ([]metric, error) {
 		if alias == "" {
 			continue
 		}
+		read := map[ast.Expr]bool{} // the options of the metrics that were read
 		ast.Inspect(file, func(n ast.Node) bool {
+			if options, ok := n.(*ast.CompositeLit); ok && isOptions(options, alias) && !read[options] {
+				errs = append(errs, fmt.Errorf("%s: options of a metric must stand in the call that makes it, so that it can be documented", p.fset.Position(n.Pos())))
+			}
 			call, ok := n.(*ast.CallExpr)
 			if !ok {
 				return true
 			}
-			constructor := selected(call.Fun, alias)
+			constructor := constructorOf(call, alias)
 			if constructor == "" {
 				return true
 			}
@@ -106,7 +110,13 @@ func collectPackage(paths []string) ([]metric, error) {
 			case err != nil:
 				errs = append(errs, fmt.Errorf("%s: %w", p.fset.Position(call.Pos()), err))
 			case isMetric:
+				if err := check(m); err != nil {
+					errs = append(errs, fmt.Errorf("%s: %w", p.fset.Position(call.Pos()), err))
+				}
 				metrics = append(metrics, m)
+			}
+			if len(call.Args) > 0 {
+				read[call.Args[0]] = true
 			}
 			return true
 		})
@@ -281,14 +291,31 @@ func importName(file *ast.File, path string) string {
 	return ""
 }
 
-// selected is the function's name when expr is alias.Name, "" otherwise.
-func selected(expr ast.Expr, alias string) string {
-	s, ok := expr.(*ast.SelectorExpr)
-	if !ok {
+// constructorOf is the constructor's name when the call makes a metric: prometheus.NewX, or a method NewX (of
+// promauto's factory) that is given options; "" otherwise.
+func constructorOf(call *ast.CallExpr, alias string) string {
+	s, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || !strings.HasPrefix(s.Sel.Name, "New") {
 		return ""
 	}
 	if x, ok := s.X.(*ast.Ident); ok && x.Name == alias {
 		return s.Sel.Name
 	}
+	if len(call.Args) > 0 {
+		if options, ok := call.Args[0].(*ast.CompositeLit); ok && isOptions(options, alias) {
+			return s.Sel.Name
+		}
+	}
 	return ""
+}
+
+// isOptions is true for a literal of prometheus.CounterOpts and its like.
+func isOptions(literal *ast.CompositeLit, alias string) bool {
+	s, ok := literal.Type.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	x, ok := s.X.(*ast.Ident)
+	kind, isOpts := strings.CutSuffix(s.Sel.Name, "Opts")
+	return ok && x.Name == alias && isOpts && kinds[kind] != ""
 }

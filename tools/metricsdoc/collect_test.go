@@ -14,8 +14,8 @@ func TestCollect(t *testing.T) {
 		wantErr string
 	}{
 		"a counter": {
-			body: `var c = prometheus.NewCounter(prometheus.CounterOpts{Name: "seakeep_a_total", Help: "Things."})`,
-			want: "seakeep_a_total counter [] Things.",
+			body: `var c = prometheus.NewCounter(prometheus.CounterOpts{Name: "seakeep_x_a_total", Help: "Things."})`,
+			want: "seakeep_x_a_total counter [] Things.",
 		},
 		"a vector with constants": {
 			body: `const prefix = "seakeep_gate_"
@@ -28,17 +28,33 @@ func f() { _ = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: prefix 
 			want: "seakeep_c_bytes gauge [] Held.",
 		},
 		"a description of a collector": {
-			body: `var labels = []string{"user"}
-var d = prometheus.NewDesc("seakeep_d_total", "Counted.", labels, nil)`,
-			want: "seakeep_d_total counter [user] Counted.",
+			body: `var labels = []string{"verb"}
+var d = prometheus.NewDesc("seakeep_x_d_total", "Counted.", labels, nil)`,
+			want: "seakeep_x_d_total counter [verb] Counted.",
+		},
+		"a factory's method": {
+			body: `func f(with interface{ NewGauge(prometheus.GaugeOpts) int }) { _ = with.NewGauge(prometheus.GaugeOpts{Name: "seakeep_e_open", Help: "Open."}) }`,
+			want: "seakeep_e_open gauge [] Open.",
+		},
+		"options apart from the call are refused": {
+			body:    `var o = prometheus.GaugeOpts{Name: "seakeep_e_open", Help: "Open."}`,
+			wantErr: "must stand in the call",
 		},
 		"a name that is made at run time is refused": {
 			body:    `func f(s string) { _ = prometheus.NewCounter(prometheus.CounterOpts{Name: s, Help: "x"}) }`,
 			wantErr: "no constant of this package",
 		},
 		"a metric without help is refused": {
-			body:    `var c = prometheus.NewCounter(prometheus.CounterOpts{Name: "seakeep_a_total"})`,
+			body:    `var c = prometheus.NewCounter(prometheus.CounterOpts{Name: "seakeep_x_a_total"})`,
 			wantErr: "needs a Name and a Help",
+		},
+		"a label that grows with the cluster is refused": {
+			body:    `var g = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "seakeep_x_open", Help: "Open."}, []string{"pod"})`,
+			wantErr: "label pod has no closed set of values",
+		},
+		"a counter's name ends in _total": {
+			body:    `var c = prometheus.NewCounter(prometheus.CounterOpts{Name: "seakeep_x_things", Help: "Things."})`,
+			wantErr: "ends in _total",
 		},
 		"other calls are no metrics": {
 			body: `var r = prometheus.NewRegistry()`,
