@@ -43,3 +43,47 @@ type EmergencyRule struct {
 	Created metav1.Time `json:"created,omitempty"`
 	Expires metav1.Time `json:"expires,omitempty"`
 }
+
+// EmergencyStatus is what the admin endpoint answers to "what is going on here": whom the gate turns away comes
+// first, because an engineer who suspects Seakeep needs that before anything else.
+type EmergencyStatus struct {
+	// Rejected are the clients turned away in the last minute, most often first.
+	Rejected []RejectedClient `json:"rejected"`
+	// Rules are the emergency rules in force.
+	Rules []EmergencyRule `json:"rules"`
+	// SqueezedUntil is set while the standard lane makes room for the break-glass lane.
+	SqueezedUntil *metav1.Time `json:"squeezedUntil,omitempty"`
+	// Warnings say what does not work as it should: state that is not durable, a broken audit chain.
+	Warnings []string `json:"warnings,omitempty"`
+	// Time is the gate's wall clock.
+	Time metav1.Time `json:"time"`
+	// Version is the gate's.
+	Version string `json:"version,omitempty"`
+}
+
+// RejectedClient is one client turned away by one rule in the last minute.
+type RejectedClient struct {
+	// Rule is the rule's name, or the emergency rule's ID.
+	Rule string `json:"rule"`
+	// Reason is rate, concurrency, bytes, denied, blocked, lockdown or squeezed.
+	Reason string `json:"reason"`
+	// Emergency is true when an emergency rule did it.
+	Emergency bool   `json:"emergency,omitempty"`
+	User      string `json:"user"`
+	UserAgent string `json:"userAgent"`
+	// Count is how many requests were turned away in the last minute, Last when the latest was.
+	Count int         `json:"count"`
+	Last  metav1.Time `json:"last"`
+}
+
+// EmergencyRuleResult is the answer to a new rule.
+type EmergencyRuleResult struct {
+	Rule EmergencyRule `json:"rule"`
+	// EndedRequests is how many open requests the rule ended.
+	EndedRequests int `json:"endedRequests"`
+	// Durable is false when the rule is in force and could not be saved: a restart would lift it.
+	Durable  bool     `json:"durable"`
+	Warnings []string `json:"warnings,omitempty"`
+	// DryRun is true when the rule was only checked.
+	DryRun bool `json:"dryRun,omitempty"`
+}

@@ -180,7 +180,7 @@ func (c *GateConfiguration) SetDefaults() {
 		c.Identity.OIDC[i].setDefaults()
 	}
 	for i := range c.Limits {
-		c.Limits[i].setDefaults()
+		c.Limits[i].SetDefaults()
 	}
 	if c.Ledger.MaxClients == 0 {
 		c.Ledger.MaxClients = 2048

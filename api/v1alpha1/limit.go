@@ -1,8 +1,9 @@
 package v1alpha1
 
 import (
+	"math"
+
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // LimitAction is what a rule does with what it matches.
@@ -39,7 +40,8 @@ type LimitRule struct {
 }
 
 // LimitMatch selects requests. Within a list any entry may match; across fields all must. A user agent is a claim:
-// rules that match one may deny or throttle, never allow.
+// rules that match one may deny or throttle, never allow, and a request that such a throttle admits goes on to the
+// rules after it.
 type LimitMatch struct {
 	// UserAgents are globs over the whole User-Agent header: * matches any run of characters, ? one.
 	UserAgents []string `json:"userAgents,omitempty"`
@@ -53,8 +55,8 @@ type LimitMatch struct {
 	// non-resource requests the lower-case HTTP method. "list" also matches a watch that asks for initial
 	// events, because it costs the API server a LIST.
 	Verbs []string `json:"verbs,omitempty"`
-	// Resources are plural resource names, "resource/subresource", "*" or "*/subresource"; "resource" alone does
-	// not match its subresources.
+	// Resources are plural resource names, "resource/subresource", "resource/*", "*/subresource", or "*" for all,
+	// subresources included; "resource" alone does not match its subresources.
 	Resources []string `json:"resources,omitempty"`
 	// APIGroups are API groups; "" is core, "*" any.
 	APIGroups []string `json:"apiGroups,omitempty"`
@@ -69,7 +71,11 @@ type LimitMatch struct {
 	NonResourcePaths []string `json:"nonResourcePaths,omitempty"`
 	// SourceCIDRs match the client's address.
 	SourceCIDRs []string `json:"sourceCIDRs,omitempty"`
-	// OwnNode is true to match only what a node (system:node:<name>) does to objects named like itself.
+	// Lanes are the lanes meant, Standard and BreakGlass; left out, Standard only, so that no rule reaches the
+	// break-glass lane unless it says so, and such a rule may not deny.
+	Lanes []LaneName `json:"lanes,omitempty"`
+	// OwnNode is true to match only what a node (system:node:<name>) does to objects named like itself, and what it
+	// creates: a create carries no name in its path.
 	OwnNode bool `json:"ownNode,omitempty"`
 }
 
@@ -84,23 +90,53 @@ const (
 	ScopeNonResource RequestScope = "NonResource"
 )
 
+// LaneName is a way into the gate.
+type LaneName string
+
+// The lanes.
+const (
+	LaneStandard   LaneName = "Standard"
+	LaneBreakGlass LaneName = "BreakGlass"
+)
+
 // Throttle bounds what a bucket may take. At least one bound is required; one that is left out does not bind.
 type Throttle struct {
 	// RequestsPerSecond is the sustained rate, > 0.
 	RequestsPerSecond *float64 `json:"requestsPerSecond,omitempty"`
 	// Burst is how many requests may come at once; default max(1, RequestsPerSecond).
 	Burst *int `json:"burst,omitempty"`
-	// Concurrency is how many may run at once, ≥ 1. A watch holds its place while it sends initial events only.
+	// Concurrency is how many may run at once, ≥ 1. A watch holds its place while it sends initial events only. A
+	// request that finds only the places taken waits up to 1 s for one before it is rejected.
 	Concurrency *int `json:"concurrency,omitempty"`
 	// BytesPerSecond is the sustained response rate, ≥ 1Ki. Responses are never cut or slowed: what they take beyond
 	// the balance is a debt, and the bucket admits again when it is paid.
 	BytesPerSecond *resource.Quantity `json:"bytesPerSecond,omitempty"`
 	// BurstBytes is the balance an idle bucket holds; default BytesPerSecond × 1 s.
 	BurstBytes *resource.Quantity `json:"burstBytes,omitempty"`
-	// Per is who shares a bucket; default User.
+	// Per is who shares a bucket; default User. With UserAgent all who show the same user agent share one, and each
+	// caller has one of the same size besides, so that changing the user agent gains nothing. An unverified caller's
+	// bucket is its address's, for IPv6 its /64's.
 	Per LimitKey `json:"per,omitempty"`
 }
 
-func (r *LimitRule) setDefaults() {}
+// SetDefaults fills what the user left out of the rule. It is idempotent.
+func (r *LimitRule) SetDefaults() {
+	if r.Throttle != nil {
+		r.Throttle.setDefaults()
+	}
+}
 
-func validateLimitRules(rules []LimitRule, path *field.Path) field.ErrorList { return nil }
+func (t *Throttle) setDefaults() {
+	if t.Per == "" {
+		t.Per = PerUser
+	}
+	if t.RequestsPerSecond != nil && t.Burst == nil {
+		// Kept within int for a rate that Validate refuses.
+		burst := int(max(1, min(maxRequestsPerSecond, math.Ceil(*t.RequestsPerSecond))))
+		t.Burst = &burst
+	}
+	if t.BytesPerSecond != nil && t.BurstBytes == nil {
+		burst := t.BytesPerSecond.DeepCopy()
+		t.BurstBytes = &burst
+	}
+}

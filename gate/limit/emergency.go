@@ -1,0 +1,256 @@
+package limit
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/flow"
+)
+
+// EndedError is the cause with which an open request was cancelled.
+type EndedError struct {
+	// Rule is the emergency rule's ID, or "break-glass" for a squeeze.
+	Rule string
+	// Why is the reason its author gave.
+	Why string
+}
+
+// Error implements error.
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("ended by emergency rule %q: %s", e.Rule, e.Why)
+}
+
+// emergencyRule is a compiled EmergencyRule.
+type emergencyRule struct {
+	rule
+	kind         v1alpha1.EmergencyAction
+	why          string
+	expires      time.Time
+	exceptUsers  *globs
+	exceptGroups []string
+}
+
+// emergencySet is what SetEmergency swaps whole, the most severe first.
+type emergencySet struct{ rules []*emergencyRule }
+
+func (s *emergencySet) idle() bool { return len(s.rules) == 0 }
+
+func (s *emergencySet) passthrough(now time.Time) bool {
+	return slices.ContainsFunc(s.rules, func(r *emergencyRule) bool {
+		return r.kind == v1alpha1.EmergencyPassthrough && now.Before(r.expires)
+	})
+}
+
+func (s *emergencySet) inForce(now time.Time) int {
+	n := 0
+	for _, r := range s.rules {
+		if now.Before(r.expires) {
+			n++
+		}
+	}
+	return n
+}
+
+// severity orders the actions, so that a Block is not charged to a throttle first.
+var severity = map[v1alpha1.EmergencyAction]int{
+	v1alpha1.EmergencyPassthrough: 0, v1alpha1.EmergencyLockdown: 1, v1alpha1.EmergencyBlock: 2, v1alpha1.EmergencyThrottle: 3,
+}
+
+// SetEmergency replaces the emergency rules. They are in force for the next request; when it returns, the open
+// requests that a Block or a Lockdown selects are cancelled, and of those a new Throttle selects the streams and the
+// LISTs: they come back through it. Rules end by the clock at their Expires. It returns how many requests it ended.
+//
+// While a Passthrough is in force nothing else is: no emergency rule, no limit, no squeeze.
+func (e *Engine) SetEmergency(rules []v1alpha1.EmergencyRule) (ended int, err error) {
+	e.configure.Lock()
+	defer e.configure.Unlock()
+	old := e.emergency.Load()
+	set := &emergencySet{}
+	isNew := make(map[*emergencyRule]bool)
+	for i := range rules {
+		r, fresh, err := compileEmergency(&rules[i], old)
+		if err != nil {
+			return 0, err
+		}
+		isNew[r] = fresh
+		set.rules = append(set.rules, r)
+	}
+	slices.SortStableFunc(set.rules, func(a, b *emergencyRule) int { return severity[a.kind] - severity[b.kind] })
+	e.emergency.Store(set)
+	e.epoch.Add(1)
+	now := e.clock()
+	if set.passthrough(now) {
+		return 0, nil
+	}
+	ended = e.endMatching(func(p *Pass) error {
+		s := newSubject(p.flow)
+		for _, r := range set.rules {
+			if now.Before(r.expires) && r.selects(&s) && (r.kind != v1alpha1.EmergencyThrottle || isNew[r] && isCostly(p.flow)) {
+				return &EndedError{Rule: r.name, Why: r.why}
+			}
+		}
+		return nil
+	})
+	return ended, nil
+}
+
+func (e *Engine) endMatching(cause func(*Pass) error) int {
+	n := e.open.endMatching(cause)
+	e.metrics.ended.Add(float64(n))
+	return n
+}
+
+// isCostly is true for what goes on costing the API server while it is open.
+func isCostly(f *flow.Request) bool { return f.LongRunning || f.IsList() }
+
+func compileEmergency(spec *v1alpha1.EmergencyRule, old *emergencySet) (r *emergencyRule, fresh bool, err error) {
+	for _, o := range old.rules {
+		if o.name == spec.ID {
+			return o, false, nil // an ID is never used twice, so this is the same rule with its balances
+		}
+	}
+	action := v1alpha1.LimitDeny
+	if spec.Action == v1alpha1.EmergencyThrottle {
+		action = v1alpha1.LimitThrottle
+	}
+	if _, ok := severity[spec.Action]; !ok {
+		return nil, false, fmt.Errorf("compiling emergency rule %q: unknown action %q", spec.ID, spec.Action)
+	}
+	if spec.ID == "" {
+		return nil, false, errors.New("compiling an emergency rule: it has no ID")
+	}
+	compiled, err := compileRule(&v1alpha1.LimitRule{Name: spec.ID, Match: spec.Match, Action: action, Throttle: spec.Throttle}, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	return &emergencyRule{rule: *compiled, kind: spec.Action, why: spec.Reason, expires: spec.Expires.Time,
+		exceptUsers: compileGlobs(spec.ExceptUsers), exceptGroups: spec.ExceptGroups}, true, nil
+}
+
+// selects is true when the rule is about this request. The break-glass lane is out of every emergency rule's reach.
+func (r *emergencyRule) selects(s *subject) bool {
+	if s.Lane == flow.BreakGlass {
+		return false
+	}
+	switch r.kind {
+	case v1alpha1.EmergencyPassthrough:
+		return false
+	case v1alpha1.EmergencyLockdown:
+		if s.Caller.Certainty == flow.Unverified {
+			return true // an exception is for a proven name only
+		}
+		return !(r.exceptUsers != nil && r.exceptUsers.match(s.Caller.User)) &&
+			!slices.ContainsFunc(r.exceptGroups, func(g string) bool { return slices.Contains(s.Caller.Groups, g) })
+	}
+	return r.match.match(s)
+}
+
+// decideEmergency asks the emergency rules. A throttle that admits does not end the search: it may only tighten.
+func (e *Engine) decideEmergency(set *emergencySet, p *Pass, s *subject, now time.Time) *Rejection {
+	for _, r := range set.rules {
+		if !now.Before(r.expires) || !r.selects(s) {
+			continue
+		}
+		d := denials{emergency: true, why: r.why}
+		switch r.kind {
+		case v1alpha1.EmergencyLockdown:
+			return e.deny(r.name, ReasonLockdown, d)
+		case v1alpha1.EmergencyBlock:
+			return e.deny(r.name, ReasonBlocked, d)
+		case v1alpha1.EmergencyThrottle:
+			if refused := r.charge(p, e.clock); refused != nil {
+				return e.throttle(r.name, refused, d)
+			}
+		}
+	}
+	return nil
+}
+
+// squeezeConcurrency is how many short requests of everybody together the standard lane carries while it is squeezed.
+// Raising it takes from the break-glass lane, whose latency is why there is a squeeze.
+const squeezeConcurrency = 4
+
+// squeeze is the standard lane making room for the break-glass lane.
+type squeeze struct {
+	until  atomic.Int64 // Unix nanoseconds
+	table  *table
+	exempt []*matcher // who is never delayed: the same for every configuration
+}
+
+func (q *squeeze) init() {
+	q.table = newTable(bounds{concurrency: squeezeConcurrency}, 1)
+	for _, spec := range Shipped() {
+		if !neverDelayed(spec.Name) {
+			continue
+		}
+		m, err := compileMatch(&spec.Match)
+		if err != nil {
+			panic("BUG: shipped rule does not compile: " + err.Error())
+		}
+		q.exempt = append(q.exempt, m)
+	}
+}
+
+func (q *squeeze) active(now time.Time) bool { return now.UnixNano() < q.until.Load() }
+
+func (q *squeeze) exempts(s *subject) bool {
+	return slices.ContainsFunc(q.exempt, func(m *matcher) bool { return m.match(s) })
+}
+
+// squeezeRule is the name in rejections.
+const squeezeRule = "break-glass"
+
+// Squeeze makes room for the break-glass lane until the given time: the LISTs in flight and the initial
+// events of watches are ended, and only the never-delayed requests and a few short ones at once are admitted; no LIST, no new stream. Open watches stay: to
+// open them again would cost more than they do. A later call with an earlier time ends the squeeze earlier.
+func (e *Engine) Squeeze(until time.Time) (ended int) {
+	now := e.clock()
+	wasActive := e.squeeze.active(now)
+	e.squeeze.until.Store(until.UnixNano())
+	if !wasActive {
+		e.epoch.Add(1)
+	}
+	if !e.squeeze.active(now) || e.emergency.Load().passthrough(now) {
+		return 0
+	}
+	ended = e.endMatching(func(p *Pass) error {
+		// A watch that is still sending what exists costs what a LIST costs.
+		reading := p.flow.Verb == "list" || p.flow.InitialEvents && !p.freed.Load()
+		if s := newSubject(p.flow); !reading || s.Lane == flow.BreakGlass || e.squeeze.exempts(&s) {
+			return nil
+		}
+		return &EndedError{Rule: squeezeRule, Why: reasonText[ReasonSqueezed]}
+	})
+	if !wasActive {
+		e.log.Warn("The break-glass lane is slow: squeezing the standard lane", "until", until, "endedLists", ended)
+	}
+	return ended
+}
+
+// SqueezedUntil is when the squeeze ends, or the zero time when there is none.
+func (e *Engine) SqueezedUntil() time.Time {
+	if !e.squeeze.active(e.clock()) {
+		return time.Time{}
+	}
+	return time.Unix(0, e.squeeze.until.Load())
+}
+
+func (e *Engine) decideSqueezed(p *Pass, s *subject, now time.Time) *Rejection {
+	if s.Lane == flow.BreakGlass || e.squeeze.exempts(s) {
+		return nil
+	}
+	refused := &refusal{reason: ReasonSqueezed, wait: min(maxWait, time.Unix(0, e.squeeze.until.Load()).Sub(now))}
+	if s.IsList() || s.LongRunning {
+		return e.throttle(squeezeRule, refused, denials{emergency: true})
+	}
+	b, full := e.squeeze.table.take(key{}, e.clock)
+	if full != nil {
+		return e.throttle(squeezeRule, refused, denials{emergency: true})
+	}
+	p.holds = append(p.holds, hold{table: e.squeeze.table, bucket: b})
+	return nil
+}
