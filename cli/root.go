@@ -136,6 +136,8 @@ func newRoot(env *Env) *cobra.Command {
 // verbs is the one list of what seakeep can do, in the order help shows it.
 func verbs(env *Env) []*cobra.Command {
 	return []*cobra.Command{
+		newConfig(env),
+		newBreakGlass(env),
 		newVersion(env),
 		newDocs(env),
 	}

@@ -14,9 +14,9 @@ const (
 
 // cost is the one number a client is kept or dropped by. Every part of it is a lower bound of the whole, which is what
 // makes one error bound serve all.
-func cost(o *Outcome, counted bool) float64 {
+func cost(o *Outcome, st step) float64 {
 	c := o.SeatSeconds + byteCost*float64(o.RequestBytes+o.ResponseBytes)
-	if counted {
+	if st.begun {
 		c += requestCost
 	}
 	return c
@@ -48,9 +48,11 @@ type tally struct {
 	codes              [codeClasses]int64
 }
 
-func (t *tally) add(o *Outcome, counted bool) {
-	if counted {
+func (t *tally) add(o *Outcome, st step) {
+	if st.begun {
 		t.requests++
+	}
+	if st.ended {
 		t.codes[classOf(o.Code)]++
 		if o.RejectedBy != "" {
 			t.rejected++
@@ -106,7 +108,7 @@ type rates struct {
 
 type rateSum struct{ requests, rejected, seats, bytes float64 }
 
-func (r *rates) add(now time.Time, o *Outcome, counted bool) {
+func (r *rates) add(now time.Time, o *Outcome, st step) {
 	if r.first.IsZero() {
 		r.first, r.at = now, now
 	}
@@ -115,11 +117,11 @@ func (r *rates) add(now time.Time, o *Outcome, counted bool) {
 		r.at = now
 	}
 	requests, rejected := 0.0, 0.0
-	if counted {
+	if st.begun {
 		requests = 1
-		if o.RejectedBy != "" {
-			rejected = 1
-		}
+	}
+	if st.ended && o.RejectedBy != "" {
+		rejected = 1
 	}
 	bytes := float64(o.RequestBytes + o.ResponseBytes)
 	for i := range r.sums {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"hash/maphash"
 	"math"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -77,11 +78,9 @@ func New(opts Options) *Ledger {
 	}
 	l.shards = make([]shard, count)
 	for i := range l.shards {
-		l.shards[i].init((opts.MaxClients + i) / count)
+		l.shards[i].init((opts.MaxClients+i)/count, opts.WholeRun)
 	}
-	if !opts.WholeRun {
-		l.started = opts.Clock()
-	}
+	l.started = opts.Clock()
 	return l
 }
 
@@ -119,21 +118,30 @@ func bound(s string, limit int) string {
 
 // Record accounts for one request that has ended, or with Open for a part of a stream.
 func (l *Ledger) Record(f *flow.Request, o Outcome) {
-	l.add(f, &o, !o.Open, 0)
+	if o.Open {
+		l.add(f, &o, step{})
+		return
+	}
+	l.add(f, &o, step{begun: true, ended: true})
 }
 
-// Opened counts a stream (watch, exec, …) that the API server accepted, as a request and as open. A stream that was
-// refused is recorded with Record instead.
+// Opened counts a stream (watch, exec, …) as a request and as open. Each Opened needs its Closed. A stream the gate
+// itself refused is recorded with Record instead.
 func (l *Ledger) Opened(f *flow.Request) {
 	l.metrics.streams.Inc()
-	l.add(f, &Outcome{Code: 200}, true, +1)
+	l.add(f, &Outcome{}, step{begun: true, streams: +1})
 }
 
-// Closed ends a stream and adds what is not yet accounted for; the request was counted by Opened.
+// Closed ends a stream: it adds its code and the cost that is not accounted for yet.
 func (l *Ledger) Closed(f *flow.Request, o Outcome) {
 	l.metrics.streams.Dec()
-	o.Open = true
-	l.add(f, &o, false, -1)
+	l.add(f, &o, step{ended: true, streams: -1})
+}
+
+// step is what happens to a request: most begin and end in one; a stream begins, may be accounted for in parts, ends.
+type step struct {
+	begun, ended bool
+	streams      int32
 }
 
 // Started and Finished bracket every request the gate handles, for the gauge of requests in flight.
@@ -142,33 +150,26 @@ func (l *Ledger) Started() { l.metrics.inFlight.Inc() }
 // Finished is Started's counterpart.
 func (l *Ledger) Finished() { l.metrics.inFlight.Dec() }
 
-func (l *Ledger) add(f *flow.Request, o *Outcome, counted bool, streams int32) {
+func (l *Ledger) add(f *flow.Request, o *Outcome, st step) {
 	if !(o.SeatSeconds >= 0) || math.IsInf(o.SeatSeconds, 1) {
 		o.SeatSeconds = 0 // NaN too: one bad number must not stick to the totals
 	}
 	o.RequestBytes, o.ResponseBytes = max(0, o.RequestBytes), max(0, o.ResponseBytes)
-	if streams >= 0 || !o.Open {
-		l.metrics.record(f.Verb, o, counted)
-	} else {
-		l.metrics.cost(f.Verb, o)
-	}
-	l.addKey(l.keyOf(f), f, o, counted, streams)
+	l.metrics.record(f.Verb, o, st)
+	l.addKey(l.keyOf(f), f.Source, o, st)
 }
 
-func (l *Ledger) addKey(key Key, f *flow.Request, o *Outcome, counted bool, streams int32) {
+func (l *Ledger) addKey(key Key, from netip.Addr, o *Outcome, st step) {
 	hash := maphash.Comparable(l.seed, key)
 	source := uint64(0)
-	if f.Source.IsValid() {
-		source = maphash.Comparable(l.seed, f.Source)
+	if from.IsValid() {
+		source = maphash.Comparable(l.seed, from)
 	}
 	s := &l.shards[hash%uint64(len(l.shards))]
 	now := l.opts.Clock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l.opts.WholeRun && s.first.IsZero() {
-		s.first = now
-	}
-	s.add(key, hash, source, now, o, counted, streams, l.opts.WholeRun)
+	s.add(key, hash, source, now, o, st)
 }
 
 // shard is one Space-Saving summary.
@@ -177,9 +178,9 @@ type shard struct {
 	entries map[Key]*entry
 	heap    costHeap
 	size    int
+	whole   bool // nothing decays
 	total   tally
 	rates   rates
-	first   time.Time
 	evicted uint64
 	// parked are the open streams of clients that lost their entry, by the key's hash, so that their number is right
 	// when they come back or end.
@@ -190,36 +191,39 @@ type shard struct {
 	_     [64]byte // keeps the locks of neighbours on different cache lines
 }
 
-func (s *shard) init(size int) {
-	s.size = max(1, size)
+func (s *shard) init(size int, whole bool) {
+	s.size, s.whole = max(1, size), whole
 	s.entries = make(map[Key]*entry, s.size)
 	s.parked = map[uint64]int32{}
 }
 
-func (s *shard) add(key Key, hash, source uint64, now time.Time, o *Outcome, counted bool, streams int32, whole bool) {
+func (s *shard) add(key Key, hash, source uint64, now time.Time, o *Outcome, st step) {
 	e, ok := s.entries[key]
 	if !ok {
-		if streams < 0 && s.closeParked(hash) {
-			streams = 0
+		if st.streams < 0 && s.closeParked(hash) {
+			st.streams = 0
 		}
 		e = s.admit(key, hash, now)
 	}
-	weight := 1.0
-	if !whole {
-		weight = s.weight(now)
+	e.cost += s.weight(now) * cost(o, st)
+	e.tally.add(o, st)
+	s.total.add(o, st)
+	if !s.whole {
+		e.rates.add(now, o, st)
+		s.rates.add(now, o, st)
 	}
-	e.cost += weight * cost(o, counted)
-	e.tally.add(o, counted)
-	s.total.add(o, counted)
-	e.rates.add(now, o, counted)
-	s.rates.add(now, o, counted)
-	e.open = max(0, e.open+streams)
+	e.open = max(0, e.open+st.streams)
 	e.sources.add(source)
-	e.last = now
+	if e.last.Before(now) {
+		e.last = now
+	}
 }
 
 // weight is 2^(age of the shard / Memory). Before it loses precision everything is scaled down once.
 func (s *shard) weight(now time.Time) float64 {
+	if s.whole {
+		return 1
+	}
 	if s.epoch.IsZero() {
 		s.epoch = now
 	}

@@ -101,25 +101,24 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	return m
 }
 
-// record counts an outcome; cost counts only what it cost.
-func (m *metrics) record(verb string, o *Outcome, counted bool) {
-	if counted {
-		m.verb(verb).requests[classOf(o.Code)].Inc()
-		if o.RejectedBy != "" {
-			reason, _, _ := strings.Cut(o.RejectedBy, ":")
-			counter, ok := m.rejected[reason]
-			if !ok {
-				counter = m.rejected[other]
-			}
-			counter.Inc()
-		}
+func (m *metrics) record(verb string, o *Outcome, st step) {
+	v, ok := m.perVerb[verb]
+	if !ok {
+		v = m.perVerb[other]
 	}
-	m.cost(verb, o)
-}
-
-func (m *metrics) cost(verb string, o *Outcome) {
+	if st.ended {
+		v.requests[classOf(o.Code)].Inc()
+	}
+	if st.ended && o.RejectedBy != "" {
+		reason, _, _ := strings.Cut(o.RejectedBy, ":")
+		counter, ok := m.rejected[reason]
+		if !ok {
+			counter = m.rejected[other]
+		}
+		counter.Inc()
+	}
 	if o.SeatSeconds > 0 {
-		m.verb(verb).seats.Add(o.SeatSeconds)
+		v.seats.Add(o.SeatSeconds)
 	}
 	if o.RequestBytes > 0 {
 		m.received.Add(float64(o.RequestBytes))
@@ -127,11 +126,4 @@ func (m *metrics) cost(verb string, o *Outcome) {
 	if o.ResponseBytes > 0 {
 		m.sent.Add(float64(o.ResponseBytes))
 	}
-}
-
-func (m *metrics) verb(verb string) *verbMetrics {
-	if v, ok := m.perVerb[verb]; ok {
-		return v
-	}
-	return m.perVerb[other]
 }

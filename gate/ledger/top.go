@@ -32,7 +32,7 @@ func ParseOrder(s string) (Order, error) {
 
 // Snapshot is who costs what at one moment: what GET /v1/top answers and `gate top -o json` prints.
 type Snapshot struct {
-	// Taken is the moment; Since is when counting began (for a file, its first event).
+	// Taken is the moment; Since is when counting began. For a file they are its last and first event.
 	Taken time.Time `json:"taken"`
 	Since time.Time `json:"since"`
 	Order Order     `json:"order"`
@@ -40,8 +40,8 @@ type Snapshot struct {
 	Entries []Entry `json:"entries"`
 	// Total is over all requests ever recorded, exact.
 	Total Amounts `json:"total"`
-	// Rates are over all requests, exact but for the decay.
-	Rates Rates `json:"rates"`
+	// Rates are over all requests, exact but for the decay; absent for a file.
+	Rates Rates `json:"rates,omitzero"`
 	// OpenStreams is over all clients.
 	OpenStreams int64 `json:"openStreams"`
 	// Clients is how many entries are kept, MaxClients how many could be; Evicted is how often one gave way.
@@ -59,7 +59,7 @@ type Entry struct {
 	Since       time.Time `json:"since"`
 	LastSeen    time.Time `json:"lastSeen"`
 	Amounts     `json:",inline"`
-	Rates       Rates `json:"rates"`
+	Rates       Rates `json:"rates,omitzero"`
 	OpenStreams int   `json:"openStreams"`
 	// Sources estimates the distinct source addresses, ±13 %.
 	Sources     int    `json:"sources"`
@@ -68,7 +68,7 @@ type Entry struct {
 
 // Amounts are counts since a moment.
 type Amounts struct {
-	// Requests counts streams when they open; Rejected is how many of them the gate refused.
+	// Requests counts a stream when it opens, Codes when it ends; Rejected is what the gate itself refused.
 	Requests int64 `json:"requests"`
 	Rejected int64 `json:"rejected"`
 	// SeatSeconds is the cost at the API server; an idle stream adds none.
@@ -120,7 +120,7 @@ func (l *Ledger) Top(n int, by Order) Snapshot {
 	var total tally
 	floor := 0.0
 	for i := range l.shards {
-		floor = max(floor, l.shards[i].collect(now, &snap, &total, l.opts.WholeRun))
+		floor = max(floor, l.shards[i].collect(now, &snap, &total))
 	}
 	snap.Total = total.amounts()
 	snap.Clients = len(snap.Entries)
@@ -165,13 +165,10 @@ func (l *Ledger) value(e *Entry, by Order) float64 {
 }
 
 // collect adds the shard's entries to the snapshot and returns the cost no client outside can exceed.
-func (s *shard) collect(now time.Time, snap *Snapshot, total *tally, whole bool) (floor float64) {
+func (s *shard) collect(now time.Time, snap *Snapshot, total *tally) (floor float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	scale := 1.0
-	if !whole {
-		scale = 1 / s.weight(now)
-	}
+	scale := 1 / s.weight(now)
 	snap.Entries = slices.Grow(snap.Entries, len(s.heap))
 	for _, e := range s.heap {
 		snap.Entries = append(snap.Entries, Entry{
@@ -187,9 +184,6 @@ func (s *shard) collect(now time.Time, snap *Snapshot, total *tally, whole bool)
 	}
 	snap.OpenStreams += s.untraced
 	snap.Evicted += s.evicted
-	if !s.first.IsZero() && (snap.Since.IsZero() || s.first.Before(snap.Since)) {
-		snap.Since = s.first
-	}
 	total.merge(&s.total)
 	snap.Rates.add(s.rates.read(now))
 	if len(s.heap) == s.size && s.evicted > 0 {

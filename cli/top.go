@@ -1,0 +1,231 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seakeep/seakeep/gate/ledger"
+)
+
+// defaultSocket is where a gate's admin endpoint is, unless its configuration says otherwise.
+const defaultSocket = "/run/seakeep/gate.sock"
+
+// topOptions are the flags of `gate top`.
+type topOptions struct {
+	socket string
+	n      int
+	sort   string
+	output string
+	watch  bool
+	period time.Duration
+	audit  []string
+	by     string
+}
+
+// newGateTopCommand is `seakeep gate top`.
+func newGateTopCommand(env *Env) *cobra.Command {
+	var o topOptions
+	cmd := &cobra.Command{
+		Use:   "top [--audit FILE…]",
+		Short: "Show which client costs what: live from a gate, or from a cluster's audit log",
+		Long: `A client is user × user agent × verb × resource; cost is in seat-seconds, what a request occupies at the API server.
+Live numbers are averages of the last minute. Memory is bounded; what each line may have missed is stated.
+
+With --audit nothing needs to be installed: the API server's audit log (JSON lines, gzip or not, "-" for standard
+input) is ranked. Only ResponseComplete events count, watches stand apart, and the cost is the time each request took.`,
+		Example: `  seakeep gate top
+  seakeep gate top --sort bytes --watch
+  seakeep gate top --audit /var/log/kubernetes/audit.log --by useragent`,
+		Args: usageArgs(cobra.ArbitraryArgs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runTop(cmd.Context(), env, &o, args)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.socket, "socket", defaultSocket, "the gate's admin socket")
+	flags.IntVarP(&o.n, "limit", "n", 20, "lines to show, 0 for all")
+	flags.StringVar(&o.sort, "sort", string(ledger.BySeats), "seats | requests | bytes | rejected")
+	flags.StringVarP(&o.output, "output", "o", "table", "table | json")
+	flags.BoolVarP(&o.watch, "watch", "w", false, "show again and again until interrupted")
+	flags.DurationVar(&o.period, "period", 2*time.Second, "how often, with --watch")
+	flags.StringArrayVar(&o.audit, "audit", nil, "rank an audit log instead; may be repeated, further files may follow as arguments")
+	flags.StringVar(&o.by, "by", string(ledger.ByClient), "with --audit: client | user | useragent | verb | resource")
+	return cmd
+}
+
+func runTop(ctx context.Context, env *Env, o *topOptions, args []string) error {
+	const hint = "see 'seakeep gate top --help'"
+	order, err := ledger.ParseOrder(o.sort)
+	if err != nil {
+		return usageError(fmt.Errorf("reading --sort: %w", err), hint)
+	}
+	by, err := ledger.ParseDimension(o.by)
+	if err != nil {
+		return usageError(fmt.Errorf("reading --by: %w", err), hint)
+	}
+	switch {
+	case o.output != "table" && o.output != "json":
+		return usageError(fmt.Errorf("output must be table or json, got %q", o.output), hint)
+	case o.n < 0:
+		return usageError(fmt.Errorf("limit must be ≥ 0, got %d", o.n), hint)
+	case o.period < 100*time.Millisecond:
+		return usageError(fmt.Errorf("period must be ≥ 100ms, got %s", o.period), hint)
+	case len(o.audit) == 0 && len(args) > 0:
+		return usageError(fmt.Errorf("top takes no argument without --audit, got %q", args[0]), hint)
+	case len(o.audit) == 0 && by != ledger.ByClient:
+		return usageError(errors.New("--by needs --audit: a gate ranks whole clients"), hint)
+	case len(o.audit) > 0 && o.watch:
+		return usageError(errors.New("--watch shows a gate, --audit a file: use one of them"), hint)
+	case len(o.audit) > 0:
+		return topOfAudit(ctx, env, o, append(o.audit, args...), by, order)
+	}
+	return topOfGate(ctx, env, o, order)
+}
+
+func topOfGate(ctx context.Context, env *Env, o *topOptions, order ledger.Order) error {
+	client := socketClient(o.socket)
+	defer client.CloseIdleConnections()
+	ticks := time.NewTicker(o.period)
+	defer ticks.Stop()
+	for {
+		snap, err := fetchTop(ctx, client, o.n, order)
+		if err != nil {
+			return withHint(fmt.Errorf("asking the gate at %s: %w", o.socket, err),
+				"is the gate running on this host, and are you the user it runs as? --socket names another one")
+		}
+		if o.output == "json" {
+			err = writeJSON(env.Stdout, snap, !o.watch)
+		} else {
+			if o.watch {
+				fmt.Fprint(env.Stdout, "\x1b[H\x1b[2J") // home, clear: as watch(1)
+			}
+			err = writeTop(env.Stdout, snap)
+		}
+		if err != nil || !o.watch {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil // the user has seen enough
+		case <-ticks.C:
+		}
+	}
+}
+
+// socketClient speaks HTTP over a unix socket.
+func socketClient(socket string) *http.Client {
+	return &http.Client{
+		Timeout: 10 * time.Second,
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				var d net.Dialer
+				return d.DialContext(ctx, "unix", socket)
+			},
+		},
+	}
+}
+
+func fetchTop(ctx context.Context, client *http.Client, n int, order ledger.Order) (*ledger.Snapshot, error) {
+	query := url.Values{"n": {strconv.Itoa(n)}, "by": {string(order)}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gate/v1/top?"+query.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		var in *url.Error
+		if errors.As(err, &in) {
+			err = in.Err
+		}
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("it answered %s: %.200s", response.Status, body)
+	}
+	var snap ledger.Snapshot
+	if err := json.Unmarshal(body, &snap); err != nil {
+		return nil, fmt.Errorf("reading its answer: %w", err)
+	}
+	return &snap, nil
+}
+
+func topOfAudit(ctx context.Context, env *Env, o *topOptions, files []string, by ledger.Dimension, order ledger.Order) error {
+	if order == ledger.ByBytes {
+		return usageError(errors.New("an audit log does not say how many bytes an answer had: sort by seats, requests or rejected"), "")
+	}
+	audit := ledger.NewAudit(ledger.AuditOptions{By: by, Progress: func(name string, bytes, events int64) {
+		fmt.Fprintf(env.Stderr, "reading %s: %d MiB, %d lines\n", name, bytes>>20, events)
+	}})
+	for _, file := range files {
+		if err := readAudit(ctx, env, audit, file); err != nil {
+			return err
+		}
+	}
+	report := audit.Report(o.n, order)
+	if report.Malformed+report.TooLong > 0 {
+		fmt.Fprintf(env.Stderr, "warning: passed over %d malformed and %d too long lines of %d; first: %s\n",
+			report.Malformed, report.TooLong, report.Lines, report.FirstMalformed)
+	}
+	for _, name := range report.Truncated {
+		fmt.Fprintf(env.Stderr, "warning: %s ends in the middle of its compression\n", name)
+	}
+	if report.Counted == 0 {
+		return withHint(errors.New("the audit log holds no ResponseComplete event"),
+			"the file must be the API server's --audit-log-path in JSON, written with a policy that keeps that stage")
+	}
+	if o.output == "json" {
+		return writeJSON(env.Stdout, report, true)
+	}
+	return writeAudit(env.Stdout, &report)
+}
+
+func readAudit(ctx context.Context, env *Env, audit *ledger.Audit, file string) error {
+	if file == "-" {
+		return audit.Read("<stdin>", contextReader{ctx, env.Stdin})
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return usageError(fmt.Errorf("reading audit log: %w", err), "")
+	}
+	defer f.Close()
+	return audit.Read(file, contextReader{ctx, f})
+}
+
+// contextReader ends reading when the user interrupts.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+func writeJSON(w io.Writer, v any, indent bool) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	if indent {
+		encoder.SetIndent("", "  ")
+	}
+	return encoder.Encode(v)
+}
