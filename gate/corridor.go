@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,26 +31,26 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rooms := c.gate.rooms.Load()
 
 	if err := identity.StripHeaders(r.Header); err != nil {
-		upstream.WriteStatus(w, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
+		c.refuse(w, r, ledger.RejectedRequest, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
 		return
 	}
 	caller, err := rooms.identity.Authenticate(r)
 	if err != nil {
-		upstream.WriteStatus(w, refusalOf(err))
+		c.refuse(w, r, ledger.RejectedIdentity, refusalOf(err))
 		return
 	}
 	if rooms.mode == v1alpha1.Impersonation && caller.Certainty == flow.CertificateVerified && identity.CarriesImpersonation(r.Header) {
-		upstream.WriteStatus(w, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errNestedImpersonation))
+		c.refuse(w, r, ledger.RejectedIdentity, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errNestedImpersonation))
 		return
 	}
 
 	f, err := flow.Classify(r, caller, flow.Standard, arrived)
 	if err != nil {
-		upstream.WriteStatus(w, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
+		c.refuse(w, r, ledger.RejectedRequest, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
 		return
 	}
 	if f.Upgrade && !flow.MayUpgrade(f, r) {
-		upstream.WriteStatus(w, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errUpgrade))
+		c.refuse(w, r, ledger.RejectedRequest, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errUpgrade))
 		return
 	}
 
@@ -58,7 +59,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	end := func(cause error) { cancel(fmt.Errorf("%w: %w", upstream.ErrEndStream, cause)) }
 	pass, rejection := c.gate.limits.Admit(f, end)
 	if rejection != nil {
-		c.gate.ledger.Record(f, ledger.Outcome{Code: rejection.Code, RejectedBy: rejection.Rule})
+		c.gate.ledger.Record(f, ledger.Outcome{Code: rejection.Code, RejectedBy: reasonOf(rejection) + ":" + rejection.Rule})
 		upstream.WriteStatus(w, rejection.Status())
 		return
 	}
@@ -91,6 +92,29 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		c.gate.ledger.Record(f, outcome)
 	})
+}
+
+// refuse answers a request that did not get as far as the limits. It is recorded under its source: whoever it claims to
+// be was not believed.
+func (c corridor) refuse(w http.ResponseWriter, r *http.Request, reason string, status *metav1.Status) {
+	source := flow.SourceOf(r)
+	c.gate.ledger.Record(&flow.Request{
+		Caller:    flow.Caller{User: "unverified:" + source.String()},
+		UserAgent: r.UserAgent(),
+		Source:    source,
+		Lane:      flow.Standard,
+		Verb:      strings.ToLower(r.Method),
+		Path:      r.URL.Path,
+		Scope:     v1alpha1.ScopeNonResource,
+	}, ledger.Outcome{Code: int(status.Code), RejectedBy: reason})
+	upstream.WriteStatus(w, status)
+}
+
+func reasonOf(rejection *limit.Rejection) string {
+	if rejection.Emergency {
+		return ledger.RejectedEmergency
+	}
+	return ledger.RejectedLimit
 }
 
 var (

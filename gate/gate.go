@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,7 +75,7 @@ type rooms struct {
 	serving  *tls.Certificate
 	clients  *x509.CertPool
 	loaded   time.Time
-	stop     context.CancelFunc // ends what refreshes this snapshot's keys
+	stop     func() // ends what refreshes this snapshot's keys, and waits for it
 }
 
 // New loads the configuration and opens the listeners, so that a configuration or an address that cannot be used fails
@@ -198,11 +199,13 @@ var errDraining = errors.New("the gate is stopping")
 // followFiles reloads whenever the configuration or a file it names changes, until the context ends.
 func (g *Gate) followFiles(ctx context.Context) {
 	for ctx.Err() == nil {
-		// The list of files is part of what is watched: a new configuration names new ones.
+		files := g.files()
 		round, next := context.WithCancel(ctx)
-		config.Watch(round, g.files(), func() {
+		config.Watch(round, files, func() {
 			g.reload()
-			next()
+			if !slices.Equal(files, g.files()) { // the new configuration names other files
+				next()
+			}
 		})
 		next()
 	}
@@ -249,7 +252,9 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	var refreshing sync.WaitGroup
+	stop := func() { cancel(); refreshing.Wait() }
 	next := &rooms{
 		config:  cfg,
 		mode:    cfg.Identity.Mode,
@@ -266,7 +271,7 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 			return nil, doc.Errorf(field.NewPath("identity"), nil, err.Error())
 		}
 		verifier = next.tokens
-		go next.tokens.Run(ctx) // ends with this snapshot
+		refreshing.Go(func() { next.tokens.Run(ctx) })
 	}
 	next.identity = identity.New(identity.Options{
 		ClientCAs:    m.clients,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/internal/config"
+	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // material is what the configuration's files hold.
@@ -35,7 +36,7 @@ func loadMaterial(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*mater
 	_, err = keyPair(cfg.Identity.ProxyCertFile, cfg.Identity.ProxyKeyFile)
 	note(identityPath.Child("proxyCertFile"), cfg.Identity.ProxyCertFile, err)
 	note(identityPath.Child("proxyKeyFile"), cfg.Identity.ProxyKeyFile, ownerOnly(cfg.Identity.ProxyKeyFile))
-	m.clients, err = certPool(cfg.Identity.ClientCAFile)
+	m.clients, err = pki.LoadPool(cfg.Identity.ClientCAFile)
 	note(identityPath.Child("clientCAFile"), cfg.Identity.ClientCAFile, err)
 	return m, config.Join(errs...)
 }
@@ -66,16 +67,4 @@ func ownerOnly(file string) error {
 		return fmt.Errorf("must be readable by its owner only, its mode is %04o; run chmod 600", mode)
 	}
 	return nil
-}
-
-func certPool(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("holds no certificate")
-	}
-	return pool, nil
 }

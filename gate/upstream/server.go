@@ -6,16 +6,15 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // Options describe one API server.
@@ -79,13 +78,9 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing the URL of upstream %s: %w", o.Name, err)
 	}
-	pem, err := os.ReadFile(o.CAFile)
+	roots, err := pki.LoadPool(o.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA of upstream %s: %w", o.Name, err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading the CA of upstream %s: %s holds no certificate", o.Name, o.CAFile)
 	}
 	if _, err := tls.LoadX509KeyPair(o.ProxyCertFile, o.ProxyKeyFile); err != nil {
 		return nil, fmt.Errorf("reading the proxy certificate %s: %w", o.ProxyCertFile, err)
