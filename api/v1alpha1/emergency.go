@@ -9,11 +9,15 @@ type EmergencyAction string
 
 // The emergency actions. They stand before every configured rule, in force on the next request.
 const (
-	// EmergencyThrottle bounds what the match takes.
+	// EmergencyThrottle bounds what the match takes, besides what the configured rules allow it. What is never
+	// delayed by default (a node's own lease and status, leader election, reviews) it reaches only when Match names
+	// resources: a throttle of everyone must not cost a cluster its nodes.
 	EmergencyThrottle EmergencyAction = "Throttle"
 	// EmergencyBlock denies what the match selects and ends its open requests.
 	EmergencyBlock EmergencyAction = "Block"
-	// EmergencyLockdown denies everyone but the users and groups named in Except, and ends their open requests.
+	// EmergencyLockdown denies everyone but the users and groups named in Except, and ends their open requests. What
+	// is never delayed by default still passes: with no leases every node would turn NotReady, and every Service
+	// would lose its endpoints, as soon as a controller is let in again.
 	EmergencyLockdown EmergencyAction = "Lockdown"
 	// EmergencyPassthrough switches every limit off, for the day Seakeep itself is the suspect.
 	EmergencyPassthrough EmergencyAction = "Passthrough"

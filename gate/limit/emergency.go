@@ -89,7 +89,7 @@ func (e *Engine) SetEmergency(rules []v1alpha1.EmergencyRule) (ended int, err er
 	ended = e.endMatching(func(p *Pass) error {
 		s := newSubject(p.flow)
 		for _, r := range set.rules {
-			if now.Before(r.expires) && r.selects(&s) && (r.kind != v1alpha1.EmergencyThrottle || isNew[r] && isCostly(p.flow)) {
+			if now.Before(r.expires) && e.selects(r, &s) && (r.kind != v1alpha1.EmergencyThrottle || isNew[r] && isCostly(p.flow)) {
 				return &EndedError{Rule: r.name, Why: r.why}
 			}
 		}
@@ -132,27 +132,49 @@ func compileEmergency(spec *v1alpha1.EmergencyRule, old *emergencySet) (r *emerg
 }
 
 // selects is true when the rule is about this request. The break-glass lane is out of every emergency rule's reach.
-func (r *emergencyRule) selects(s *subject) bool {
+func (e *Engine) selects(r *emergencyRule, s *subject) bool {
 	if s.Lane == flow.BreakGlass {
 		return false
 	}
 	switch r.kind {
-	case v1alpha1.EmergencyPassthrough:
-		return false
 	case v1alpha1.EmergencyLockdown:
-		if s.Caller.Certainty == flow.Unverified {
-			return true // an exception is for a proven name only
-		}
-		return !(r.exceptUsers != nil && r.exceptUsers.match(s.Caller.User)) &&
-			!slices.ContainsFunc(r.exceptGroups, func(g string) bool { return slices.Contains(s.Caller.Groups, g) })
+		// An exception is for a proven name only.
+		excepted := s.Caller.Certainty != flow.Unverified && r.excepts(s.Caller.User, s.Caller.Groups)
+		return !excepted && !e.squeeze.exempts(s)
+	case v1alpha1.EmergencyThrottle:
+		return r.match.match(s) && (r.match.resources != nil || !e.squeeze.exempts(s))
+	case v1alpha1.EmergencyBlock:
+		return r.match.match(s)
 	}
-	return r.match.match(s)
+	return false
+}
+
+func (r *emergencyRule) excepts(user string, groups []string) bool {
+	return r.exceptUsers != nil && r.exceptUsers.match(user) ||
+		slices.ContainsFunc(r.exceptGroups, func(g string) bool { return slices.Contains(groups, g) })
+}
+
+// LocksOut is true when the rule would deny this caller entry by name: a Lockdown that does not except it, or a Block
+// of its name or one of its groups. Who sets a rule must not be able to saw off the branch they sit on.
+func LocksOut(spec *v1alpha1.EmergencyRule, user string, groups []string) bool {
+	switch spec.Action {
+	case v1alpha1.EmergencyLockdown:
+		r := emergencyRule{exceptUsers: compileGlobs(spec.ExceptUsers), exceptGroups: spec.ExceptGroups}
+		return !r.excepts(user, groups)
+	case v1alpha1.EmergencyBlock:
+		m := &spec.Match
+		byUser, byGroup := len(m.Users) > 0, len(m.Groups) > 0
+		return (byUser || byGroup) &&
+			(!byUser || compileGlobs(m.Users).match(user)) &&
+			(!byGroup || slices.ContainsFunc(m.Groups, func(g string) bool { return slices.Contains(groups, g) }))
+	}
+	return false
 }
 
 // decideEmergency asks the emergency rules. A throttle that admits does not end the search: it may only tighten.
 func (e *Engine) decideEmergency(set *emergencySet, p *Pass, s *subject, now time.Time) *Rejection {
 	for _, r := range set.rules {
-		if !now.Before(r.expires) || !r.selects(s) {
+		if !now.Before(r.expires) || !e.selects(r, s) {
 			continue
 		}
 		d := denials{emergency: true, why: r.why}
