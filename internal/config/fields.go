@@ -41,9 +41,10 @@ func jsonName(f reflect.StructField) (name string, optional bool) {
 
 // suggest names the field that was probably meant.
 func suggest(name string, fields map[string][]int) string {
-	best, distance := "", 3
+	best, distance := "", 2
 	for candidate := range fields {
-		if d := editDistance(strings.ToLower(name), strings.ToLower(candidate), distance); d < distance || d == distance && best != "" && candidate < best {
+		d := editDistance(strings.ToLower(name), strings.ToLower(candidate), distance+1)
+		if d < distance || d == distance && (best == "" || candidate < best) {
 			best, distance = candidate, d
 		}
 	}

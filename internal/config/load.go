@@ -106,7 +106,7 @@ func parse(source string, data []byte) ([]Document, error) {
 		}
 		if err != nil {
 			// After a syntax error the rest of the file means nothing.
-			return nil, append(all, syntaxViolation(source, err)).asError()
+			return nil, append(all, syntaxViolation(source, data, err)).asError()
 		}
 		if node := resolve(&root); node == nil || node.ShortTag() == "!!null" {
 			continue
@@ -127,15 +127,28 @@ func parse(source string, data []byte) ([]Document, error) {
 	return docs, nil
 }
 
-var yamlLine = regexp.MustCompile(`(?s)^line (\d+): (.*)$`)
+var (
+	yamlLine      = regexp.MustCompile(`(?s)^line (\d+): (.*)$`)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+	// The library counts lines from 0 in what its parser says, from 1 in what its scanner says; these are the parser's.
+	countedFromZero = regexp.MustCompile(`^did not find expected (',' or|node content|key$|'-' indicator|<document start>)`)
+)
 
-func syntaxViolation(source string, err error) *Violation {
+func syntaxViolation(source string, data []byte, err error) *Violation {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	v := &Violation{File: source, Rule: "not valid YAML: " + text}
+	v := &Violation{File: source}
 	if m := yamlLine.FindStringSubmatch(text); m != nil {
 		v.Line, _ = strconv.Atoi(m[1])
-		v.Rule = "not valid YAML: " + m[2]
+		text = m[2]
+		if countedFromZero.MatchString(text) {
+			v.Line++
+		}
+	} else if m := unknownAnchor.FindStringSubmatch(text); m != nil {
+		if before, _, found := bytes.Cut(data, []byte("*"+m[1])); found {
+			v.Line = bytes.Count(before, []byte("\n")) + 1
+		}
 	}
+	v.Rule = "not valid YAML: " + text
 	return v
 }
 

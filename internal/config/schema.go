@@ -114,8 +114,8 @@ func (s *schemaWriter) value(t reflect.Type) map[string]any {
 type listedField struct {
 	name     string
 	optional bool
-	owner    reflect.Type // the struct that declares it
-	field    reflect.StructField
+	owner    reflect.Type        // the struct that declares it
+	field    reflect.StructField // its Index leads there from the outermost struct
 }
 
 // fieldList is a struct's fields in the order of the source, embedded structs in place.
@@ -124,7 +124,10 @@ func fieldList(t reflect.Type) []listedField {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if f.Anonymous && f.Type.Kind() == reflect.Struct {
-			list = append(list, fieldList(f.Type)...)
+			for _, inner := range fieldList(f.Type) {
+				inner.field.Index = append([]int{i}, inner.field.Index...)
+				list = append(list, inner)
+			}
 			continue
 		}
 		if name, optional := jsonName(f); f.IsExported() && name != "" {
