@@ -128,15 +128,16 @@ func flagTable(b *bytes.Buffer, title string, flags *pflag.FlagSet) {
 		if f.Shorthand != "" {
 			name = "`-" + f.Shorthand + ", --" + f.Name
 		}
-		if kind := f.Value.Type(); kind != "bool" {
+		kind, usage := pflag.UnquoteUsage(f)
+		if kind != "" {
 			name += " " + kind
 		}
 		name += "`"
 		standard := ""
-		if f.DefValue != "" && f.DefValue != "[]" {
+		if f.DefValue != "" && f.DefValue != "[]" && f.DefValue != "false" {
 			standard = "`" + f.DefValue + "`"
 		}
-		rows = append(rows, fmt.Sprintf("| %s | %s | %s |", name, standard, escapeCell(f.Usage)))
+		rows = append(rows, fmt.Sprintf("| %s | %s | %s |", name, standard, escapeCell(usage)))
 	})
 	if len(rows) > 0 {
 		fmt.Fprintf(b, "\n## %s\n\n| flag | default | |\n|---|---|---|\n%s\n", title, strings.Join(rows, "\n"))
