@@ -13,7 +13,7 @@ import (
 	"github.com/seakeep/seakeep/internal/config"
 )
 
-func newGateCommand(env *Env) *cobra.Command {
+func newGate(env *Env) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "gate --config FILE",
@@ -41,6 +41,7 @@ SIGTERM drains: no new connections, watches end cleanly, requests in flight fini
 				ConfigFile: file,
 				Gatherer:   registry,
 				Registerer: registry,
+				Version:    versionOf(version, nil).Version,
 				Log:        env.Log(),
 			})
 			if err != nil {
@@ -55,5 +56,6 @@ SIGTERM drains: no new connections, watches end cleanly, requests in flight fini
 	}
 	cmd.Flags().StringVar(&file, "config", "", "`file` with a GateConfiguration")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+	cmd.AddCommand(newGateTop(env))
 	return cmd
 }

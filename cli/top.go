@@ -33,8 +33,8 @@ type topOptions struct {
 	by     string
 }
 
-// newGateTopCommand is `seakeep gate top`.
-func newGateTopCommand(env *Env) *cobra.Command {
+// newGateTop is `seakeep gate top`.
+func newGateTop(env *Env) *cobra.Command {
 	var o topOptions
 	cmd := &cobra.Command{
 		Use:   "top [--audit FILE…]",

@@ -29,6 +29,8 @@ type corridor struct {
 func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	arrived := time.Now()
 	rooms := c.gate.rooms.Load()
+	c.gate.ledger.Started()
+	defer c.gate.ledger.Finished()
 
 	if err := identity.StripHeaders(r.Header); err != nil {
 		c.refuse(w, r, ledger.RejectedRequest, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))

@@ -6,13 +6,13 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/admin"
 	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/identity/tokens"
 	"github.com/seakeep/seakeep/gate/ledger"
@@ -39,6 +40,8 @@ type Options struct {
 	Load func() (*v1alpha1.GateConfiguration, *config.Document, error)
 	// ConfigFile is watched, and so is every file the configuration names.
 	ConfigFile string
+	// Version is shown to operators.
+	Version string
 	// Gatherer and Registerer serve and take the gate's metrics.
 	Gatherer   prometheus.Gatherer
 	Registerer prometheus.Registerer
@@ -59,6 +62,7 @@ type Gate struct {
 	rooms  atomic.Pointer[rooms]
 	config *v1alpha1.GateConfiguration // as of the start; listeners do not move
 
+	admin    *admin.Server
 	standard net.Listener
 	side     net.Listener // metrics and health; may be nil
 	draining atomic.Bool
@@ -78,6 +82,14 @@ type rooms struct {
 	stop     func() // ends what refreshes this snapshot's keys, and waits for it
 }
 
+// close ends what the snapshot keeps going; requests in flight keep their connections until they end.
+func (r *rooms) close() {
+	r.stop()
+	for _, s := range r.servers {
+		s.Close()
+	}
+}
+
 // New loads the configuration and opens the listeners, so that a configuration or an address that cannot be used fails
 // here. Run serves.
 func New(opts Options) (*Gate, error) {
@@ -93,21 +105,50 @@ func New(opts Options) (*Gate, error) {
 		streams: newStreams(),
 		config:  cfg,
 	}
-	seed := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
-	g.limits = limit.New(limit.Options{Clock: time.Now, Registerer: opts.Registerer, Rand: seed, Log: opts.Log})
+	g.limits = limit.New(limit.Options{Registerer: opts.Registerer, Log: opts.Log})
 	g.ledger = ledger.New(ledger.Options{MaxClients: cfg.Ledger.MaxClients, Clock: time.Now, Registerer: opts.Registerer})
 	if err := g.use(cfg, doc); err != nil {
 		return nil, err
 	}
+	// The admin endpoint first: the emergency rules of before a restart are in force before the first request.
+	if err := g.openAdmin(); err != nil {
+		return nil, err
+	}
 	if g.standard, err = listen(cfg.Listen.Address); err != nil {
-		return nil, doc.Errorf(field.NewPath("listen", "address"), cfg.Listen.Address, err.Error())
+		return nil, errors.Join(doc.Errorf(field.NewPath("listen", "address"), cfg.Listen.Address, err.Error()), g.close())
 	}
 	if cfg.Listen.MetricsAddress != "" {
 		if g.side, err = listen(cfg.Listen.MetricsAddress); err != nil {
-			return nil, errors.Join(doc.Errorf(field.NewPath("listen", "metricsAddress"), cfg.Listen.MetricsAddress, err.Error()), g.standard.Close())
+			return nil, errors.Join(doc.Errorf(field.NewPath("listen", "metricsAddress"), cfg.Listen.MetricsAddress, err.Error()), g.close())
 		}
 	}
 	return g, nil
+}
+
+func (g *Gate) openAdmin() error {
+	if err := os.MkdirAll(g.config.StateDir, 0o700); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	var err error
+	g.admin, err = admin.New(admin.Options{
+		Config:     g.config.Admin,
+		StateDir:   g.config.StateDir,
+		Engine:     g.limits,
+		Top:        g.top,
+		Version:    g.opts.Version,
+		Registerer: g.opts.Registerer,
+		Log:        g.log,
+	})
+	return err
+}
+
+// top answers the admin endpoint's question who costs what.
+func (g *Gate) top(n int, order string) (any, error) {
+	by, err := ledger.ParseOrder(cmp.Or(order, string(ledger.BySeats)))
+	if err != nil {
+		return nil, err
+	}
+	return g.ledger.Top(n, by), nil
 }
 
 func listen(address string) (net.Listener, error) {
@@ -125,10 +166,6 @@ func (g *Gate) Address() net.Addr { return g.standard.Addr() }
 // flight at most as long as the configuration says.
 func (g *Gate) Run(ctx context.Context) error {
 	lane := g.standardServer()
-	admin, err := g.openAdmin()
-	if err != nil {
-		return errors.Join(err, g.closeListeners())
-	}
 	side := g.sideServer()
 
 	running, stop := context.WithCancelCause(ctx)
@@ -142,7 +179,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		})
 	}
 	serve("the standard lane", func() error { return lane.ServeTLS(g.standard, "", "") })
-	serve("the admin endpoint", func() error { return admin.Run(running) })
+	serve("the admin endpoint", func() error { return g.admin.Run(running) })
 	if side != nil {
 		serve("metrics", func() error { return side.Serve(g.side) })
 	}
@@ -152,27 +189,30 @@ func (g *Gate) Run(ctx context.Context) error {
 	<-running.Done()
 	g.drain(lane)
 	stop(nil)
+	var err error
 	if side != nil {
-		err = errors.Join(err, side.Close())
+		err = side.Close()
 	}
 	owned.Wait()
-	last := g.rooms.Load()
-	last.stop()
-	for _, s := range last.servers {
-		s.Close()
-	}
+	g.rooms.Load().close()
 	if cause := context.Cause(running); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
 	return err
 }
 
-func (g *Gate) closeListeners() error {
-	err := g.standard.Close()
-	if g.side != nil {
-		err = errors.Join(err, g.side.Close())
+// close undoes New when Run will not be called.
+func (g *Gate) close() error {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	errs := []error{g.admin.Run(over)}
+	for _, l := range []net.Listener{g.standard, g.side} {
+		if l != nil {
+			errs = append(errs, l.Close())
+		}
 	}
-	return err
+	g.rooms.Load().close()
+	return errors.Join(errs...)
 }
 
 // drain lets requests in flight finish. Shutdown sends GOAWAY, so that clients open their next connection elsewhere;
@@ -239,10 +279,7 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 		return fmt.Errorf("compiling limits: %w", err)
 	}
 	if previous := g.rooms.Swap(next); previous != nil {
-		previous.stop()
-		for _, s := range previous.servers {
-			s.Close() // requests in flight keep their connections until they end
-		}
+		previous.close()
 	}
 	return nil
 }
@@ -302,12 +339,4 @@ func (g *Gate) files() []string {
 		files = append(files, u.CAFile)
 	}
 	return files
-}
-
-// stateDir makes the state directory if it is missing.
-func (g *Gate) stateDir() (string, error) {
-	if err := os.MkdirAll(g.config.StateDir, 0o700); err != nil {
-		return "", fmt.Errorf("making the state directory: %w", err)
-	}
-	return g.config.StateDir, nil
 }
