@@ -52,11 +52,16 @@ break-glass CA. It needs its configuration file and nothing else to start.`,
 			if file == "" {
 				return usageError(errors.New("--config must name the lane's configuration"), "'seakeep config defaults BreakGlassConfiguration' prints one")
 			}
-			c, _, err := config.LoadKind[*v1alpha1.BreakGlassConfiguration](file, env.Stdin)
+			c, doc, err := config.LoadKind[*v1alpha1.BreakGlassConfiguration](file, env.Stdin)
 			if err != nil {
 				return usageError(err, "")
 			}
 			log := env.Log()
+			// Said, and not fatal: an expired authority in a bundle must not lock the engineers out. What the lane
+			// cannot do without is an error of New.
+			if err := doc.CheckFiles(time.Now()); err != nil {
+				log.Warn("The configuration names files that need a look", "reason", err)
+			}
 			breakglass.Reserve(breakglass.Reservation{
 				MemoryLimit:   c.MemoryLimit.Value(),
 				GoMemLimitSet: env.Getenv("GOMEMLIMIT") != "",

@@ -20,6 +20,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // backdate is how far before now a certificate becomes valid: clocks of API servers differ, and in an emergency nobody
@@ -89,7 +91,7 @@ func InitAuthority(opts AuthorityOptions) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA's new certificate: %w", err)
 	}
-	keyPEM, err := encodeKey(key)
+	keyPEM, err := pki.MarshalKey(key)
 	if err != nil {
 		return nil, err
 	}
@@ -158,14 +160,6 @@ func newSerial() (*big.Int, error) {
 
 func encodeCertificate(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
-func encodeKey(key crypto.Signer) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 // writeNew writes a file that must not exist yet, with its mode from the first byte on, and syncs it.

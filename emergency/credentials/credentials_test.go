@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // now is whole seconds, because certificates are.
@@ -75,7 +77,7 @@ func TestLoadAuthorityRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		keyPEM, err := encodeKey(key)
+		keyPEM, err := pki.MarshalKey(key)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // How long a credential may live.
@@ -129,7 +131,7 @@ func (r *Request) key() (crypto.PublicKey, []byte, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("generating a key: %w", err)
 		}
-		encoded, err := encodeKey(key)
+		encoded, err := pki.MarshalKey(key)
 		return key.Public(), encoded, err
 	}
 	csr, err := parseCSR(r.CSR)

@@ -172,6 +172,10 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		if !neverSent(err) && !again || r.Context().Err() != nil {
 			break
 		}
+		if !neverSent(err) {
+			t.log.Warn("API server broke off, asking the next", "upstream", server.Name, "reason", err)
+			continue
+		}
 		server.downUntil.Store(time.Now().Add(2 * time.Second).UnixNano())
 		t.log.Warn("API server cannot be reached", "upstream", server.Name, "reason", err)
 	}
@@ -229,7 +233,11 @@ func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, http.ErrAbortHandler), errors.Is(err, io.ErrUnexpectedEOF):
 		WriteStatus(w, brokenStatus(x.result.Server, err))
 	case neverSent(err):
-		WriteStatus(w, unreachableStatus(x.result.Server, err))
+		status := unreachableStatus(x.result.Server, err)
+		if x.flow.Lane == flow.BreakGlass {
+			status.Details = nil // no Retry-After: kubectl would try ten times in silence, and the engineer is waiting
+		}
+		WriteStatus(w, status)
 	default:
 		WriteStatus(w, brokenStatus(x.result.Server, err))
 	}
