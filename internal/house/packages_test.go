@@ -55,6 +55,9 @@ var list = sync.OnceValues(func() ([]*pkg, error) {
 		} else if err != nil {
 			return nil, err
 		}
+		if withinAny(p.room(), "bin", "out") { // what is built and tried out here is no part of the repository
+			continue
+		}
 		packages = append(packages, &p)
 	}
 })
