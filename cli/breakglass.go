@@ -296,7 +296,7 @@ work in an emergency.`,
 			if err != nil {
 				return usageError(err, "")
 			}
-			if err := printReport(env.Stdout, report, output); err != nil {
+			if err := printCheckReport(env.Stdout, report, output); err != nil {
 				return err
 			}
 			if err := cmd.Context().Err(); err != nil {
@@ -315,7 +315,7 @@ work in an emergency.`,
 	return cmd
 }
 
-func printReport(w io.Writer, report *credentials.Report, output string) error {
+func printCheckReport(w io.Writer, report *credentials.Report, output string) error {
 	if output == "json" {
 		return printJSON(w, report)
 	}
