@@ -12,18 +12,14 @@ func (h *costHeap) push(e *entry) {
 	h.up(e.index)
 }
 
-// replaceCheapest puts e, not yet placed by its cost, where the cheapest entry was and returns that one.
-func (h costHeap) replaceCheapest(e *entry) *entry {
-	for h[0].queued < h[0].cost {
-		h[0].queued = h[0].cost
-		h.down(0)
-	}
-	old := h[0]
-	h[0], e.index = e, 0
-	return old
+// takeCheapest returns the cheapest entry, which stays at the top: its place and its cost go to the newcomer, so nothing
+// in the heap has to move.
+func (h costHeap) takeCheapest() *entry {
+	h.cheapest()
+	return h[0]
 }
 
-// cheapest is the lowest cost in the heap.
+// cheapest is the lowest cost in the heap; it brings the entry that has it to the top.
 func (h costHeap) cheapest() float64 {
 	if len(h) == 0 {
 		return 0

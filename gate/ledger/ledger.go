@@ -242,21 +242,23 @@ func (s *shard) weight(now time.Time) float64 {
 
 // admit makes an entry, in the place of the cheapest when the table is full.
 func (s *shard) admit(key Key, hash uint64, now time.Time) *entry {
-	// The strings are parts of the request's; an entry must not keep a whole URL alive.
-	key = Key{strings.Clone(key.User), strings.Clone(key.UserAgent), strings.Clone(key.Verb), strings.Clone(key.Resource)}
-	e := &entry{key: key, hash: hash, since: now}
+	// The strings are parts of the request's; an entry must not keep a whole URL alive. The user agent was made anew.
+	key = Key{strings.Clone(key.User), key.UserAgent, strings.Clone(key.Verb), strings.Clone(key.Resource)}
+	e := &entry{}
+	full := len(s.heap) == s.size
+	missed := 0.0
+	if full {
+		e = s.heap.takeCheapest()
+		missed = e.cost
+		s.evict(e)
+	}
+	*e = entry{key: key, hash: hash, since: now, cost: missed, missed: missed, queued: missed, index: e.index}
 	if open, ok := s.parked[hash]; ok {
 		e.open = open
 		delete(s.parked, hash)
 	}
-	if len(s.heap) < s.size {
+	if !full {
 		s.heap.push(e)
-	} else {
-		old := s.heap.replaceCheapest(e)
-		s.evict(old)
-		e.cost, e.missed = old.cost, old.cost
-		e.queued = e.cost
-		s.heap.down(e.index)
 	}
 	s.entries[key] = e
 	return e
