@@ -19,7 +19,7 @@ type BreakGlassConfiguration struct {
 	TypeMeta `json:",inline"`
 	// Listen is where engineers connect.
 	Listen BreakGlassListen `json:"listen"`
-	// Upstreams are the API servers, tried in this order.
+	// Upstreams are the API servers. When one cannot be reached the next is tried, the first of the list first.
 	Upstreams []GateUpstream `json:"upstreams"`
 	// Identity is the lane's own certificate for the API servers.
 	Identity BreakGlassIdentity `json:"identity"`
