@@ -35,7 +35,7 @@ demo: ## Replay the incident of 2024-12-11 twice, unprotected and with the gate;
 	@echo "demo: up to 8 GB of disk (Go's caches, bin/ and out/) and up to 8 GB of memory; nothing is written but in this"
 	@echo "demo: folder, Go's caches and the temporary folder, nothing listens but on loopback, nothing is left running"
 	@$(MAKE) control-plane build
-	$(BIN)/seakeep lab replay openai-2024-12-11 --layers none --layers gate --out $(OUT)/replay
+	$(BIN)/seakeep lab replay openai-2024-12-11 --layers none --layers gate --out $(OUT)/replay --yes
 
 .PHONY: control-plane
 control-plane: ## Build etcd, Kubernetes and kwok for the lab into bin/, once ($KUBEBUILDER_ASSETS is honoured)

@@ -32,6 +32,9 @@ mkdir -p "$stamps"
 # The stamp is what was built, not when: a checkout changes every file's time, and building again takes minutes.
 stamp=$({ cat lab/controlplane/go.mod lab/controlplane/go.sum; go env GOVERSION GOOS GOARCH; } | git hash-object --stdin)
 
+# The folder itself as the assets: nothing to link to.
+if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ "$KUBEBUILDER_ASSETS" -ef "$out" ]; then unset KUBEBUILDER_ASSETS; fi
+
 missing=()
 for name in "${wanted[@]}"; do
   if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$name" ]; then
