@@ -139,6 +139,8 @@ func verbs(env *Env) []*cobra.Command {
 		newGate(env),
 		newConfig(env),
 		newBreakGlass(env),
+		newEmergency(env),
+		newDrillCommand(env),
 		newVersion(env),
 		newDocs(env),
 	}

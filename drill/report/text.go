@@ -99,14 +99,14 @@ func (r *Report) Conclude() {
 // sentence says a run in half a line.
 func sentence(run Run) string {
 	name := "with " + run.Layers
-	if run.Layers == "none" {
+	if run.Layers == None {
 		name = "unprotected"
 	}
 	text := fmt.Sprintf("%s, %s of an engineer's requests were answered within 1 s", name, percent(run.Admin.SuccessRatio))
 	if run.Mitigation == nil {
-		return text + " and the change could not be rolled back"
+		return text + " and the cause could not be removed"
 	}
-	return text + fmt.Sprintf(" and the change was rolled back in %s", duration(run.Mitigation))
+	return text + fmt.Sprintf(" and the cause was removed in %s", duration(run.Mitigation))
 }
 
 func percent(v *float64) string {
