@@ -1,0 +1,208 @@
+package limit
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/flow"
+)
+
+func emergencyOf(action v1alpha1.EmergencyAction, expires time.Time) v1alpha1.EmergencyRule {
+	return v1alpha1.EmergencyRule{ID: "e-" + string(action), Action: action, Reason: "INC-1", Expires: metav1.NewTime(expires)}
+}
+
+func setEmergency(t *testing.T, e *Engine, rules ...v1alpha1.EmergencyRule) int {
+	t.Helper()
+	for i := range rules {
+		rules[i].SetDefaults()
+	}
+	n, err := e.SetEmergency(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// opened is an admitted request with its context.
+func opened(t *testing.T, e *Engine, f *flow.Request) (context.Context, *Pass) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	p, r := e.Admit(f, cancel)
+	if r != nil {
+		t.Fatalf("rejected by %s for %s", r.Rule, r.Reason)
+	}
+	t.Cleanup(p.Done)
+	return ctx, p
+}
+
+func watch(f *flow.Request) { f.Verb, f.LongRunning = "watch", true }
+
+func ownLease(f *flow.Request) {
+	f.Caller.User, f.Verb, f.APIGroup, f.Resource = "system:node:n1", "update", "coordination.k8s.io", "leases"
+	f.Scope, f.Namespace, f.Name = v1alpha1.ScopeObject, "kube-node-lease", "n1"
+}
+
+func TestBlock(t *testing.T) {
+	c := newClock()
+	e := engine(t, c)
+	bad, _ := opened(t, e, request("bad", watch))
+	good, _ := opened(t, e, request("good", watch))
+	lane, _ := opened(t, e, request("bad", watch, func(f *flow.Request) { f.Lane = flow.BreakGlass }))
+
+	block := emergencyOf(v1alpha1.EmergencyBlock, c.Now().Add(time.Minute))
+	block.Match.Users = []string{"bad"}
+	if n := setEmergency(t, e, block); n != 1 {
+		t.Errorf("%d requests ended, want 1", n)
+	}
+	var ended *EndedError
+	if !errors.As(context.Cause(bad), &ended) || ended.Why != "INC-1" {
+		t.Errorf("the open watch ended with %v, want the rule and its reason", context.Cause(bad))
+	}
+	if good.Err() != nil || lane.Err() != nil {
+		t.Error("requests the rule does not select were ended")
+	}
+	r := reject(t, e, request("bad", get), ReasonBlocked)
+	if !r.Emergency || r.Code != 403 || r.Rule != "e-Block" {
+		t.Errorf("rejection %+v", r)
+	}
+	admit(t, e, request("bad", func(f *flow.Request) { f.Lane = flow.BreakGlass })).Done()
+	admit(t, e, request("good", get)).Done()
+	c.add(time.Minute)
+	admit(t, e, request("bad", get)).Done() // expired, without anybody's help
+}
+
+func TestLockdown(t *testing.T) {
+	c := newClock()
+	e := engine(t, c)
+	lockdown := emergencyOf(v1alpha1.EmergencyLockdown, c.Now().Add(time.Minute))
+	lockdown.ExceptUsers, lockdown.ExceptGroups = []string{"alice"}, []string{"sre"}
+	setEmergency(t, e, lockdown)
+	reject(t, e, request("bob", get), ReasonLockdown)
+	admit(t, e, request("alice", get)).Done()
+	admit(t, e, request("carol", get, func(f *flow.Request) { f.Caller.Groups = []string{"sre"} })).Done()
+	admit(t, e, request("bob", get, func(f *flow.Request) { f.Lane = flow.BreakGlass })).Done()
+	// A name that nobody verified is no exception.
+	reject(t, e, request("alice", get, func(f *flow.Request) { f.Caller.Certainty = flow.Unverified }), ReasonLockdown)
+	// Without leases all nodes would be NotReady as soon as a controller is let in.
+	admit(t, e, request("", ownLease)).Done()
+	reject(t, e, request("system:node:n1"), ReasonLockdown)
+}
+
+func TestEmergencyThrottleOnlyTightens(t *testing.T) {
+	c := newClock()
+	e := engine(t, c, throttle("strict", v1alpha1.LimitMatch{}, v1alpha1.Throttle{RequestsPerSecond: one(1.0)}))
+	wide := emergencyOf(v1alpha1.EmergencyThrottle, c.Now().Add(time.Minute))
+	wide.Match.Users, wide.Throttle = []string{"*"}, &v1alpha1.Throttle{RequestsPerSecond: one(1000.0)}
+	open, _ := opened(t, e, request("a", watch))
+	write, _ := opened(t, e, request("b", get))
+	if n := setEmergency(t, e, wide); n != 1 || !isEnded(context.Cause(open)) || write.Err() != nil {
+		t.Errorf("%d requests ended, want the watch alone", n)
+	}
+	if r := reject(t, e, request("a"), ReasonRate); r.Rule != "strict" {
+		t.Errorf("rejected by %s: an emergency throttle must not replace the configured rules", r.Rule)
+	}
+	// Set again, as a lift of another rule does: the same rule keeps its buckets and ends nothing.
+	again, _ := opened(t, e, request("c", watch))
+	if n := setEmergency(t, e, wide); n != 0 || again.Err() != nil {
+		t.Errorf("a rule in force already ended %d requests", n)
+	}
+}
+
+func TestThrottleOfEveryoneLeavesNodesTheirLeases(t *testing.T) {
+	c := newClock()
+	e := engine(t, c)
+	all := emergencyOf(v1alpha1.EmergencyThrottle, c.Now().Add(time.Minute))
+	all.Match.Users, all.Throttle = []string{"*"}, &v1alpha1.Throttle{RequestsPerSecond: one(1.0), Per: v1alpha1.PerRule}
+	setEmergency(t, e, all)
+	admit(t, e, request("a")).Done()
+	reject(t, e, request("a"), ReasonRate)
+	for range 10 {
+		admit(t, e, request("", ownLease)).Done()
+	}
+	named := all
+	named.ID, named.Match = "e-2", v1alpha1.LimitMatch{Resources: []string{"leases"}}
+	setEmergency(t, e, named)
+	admit(t, e, request("", ownLease)).Done()
+	reject(t, e, request("", ownLease), ReasonRate) // asked for by name
+}
+
+func TestPassthrough(t *testing.T) {
+	c := newClock()
+	e := engine(t, c, v1alpha1.LimitRule{Name: "no", Action: v1alpha1.LimitDeny})
+	block := emergencyOf(v1alpha1.EmergencyBlock, c.Now().Add(time.Hour))
+	block.Match.Users = []string{"a"}
+	setEmergency(t, e, block, emergencyOf(v1alpha1.EmergencyPassthrough, c.Now().Add(time.Minute)))
+	e.Squeeze(c.Now().Add(time.Hour))
+	admit(t, e, request("a")).Done()
+	c.add(time.Minute)
+	reject(t, e, request("a", get), ReasonBlocked)
+}
+
+func TestSqueeze(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := New(Options{})
+		list, _ := opened(t, e, request("a"))
+		watching, _ := opened(t, e, request("a", watch))
+		starting, _ := opened(t, e, request("a", watch, func(f *flow.Request) { f.InitialEvents = true }))
+		started, p := opened(t, e, request("a", watch, func(f *flow.Request) { f.InitialEvents = true }))
+		p.InitialEventsDone()
+		if n := e.Squeeze(time.Now().Add(5 * time.Second)); n != 2 {
+			t.Errorf("%d requests ended, want the LIST and the watch that still sends initial events", n)
+		}
+		if !isEnded(context.Cause(list)) || !isEnded(context.Cause(starting)) || watching.Err() != nil || started.Err() != nil {
+			t.Error("the wrong requests were ended")
+		}
+		r := reject(t, e, request("a"), ReasonSqueezed)
+		if r.Code != 429 || r.RetryAfter < time.Second {
+			t.Errorf("rejection %+v", r)
+		}
+		reject(t, e, request("a", watch), ReasonSqueezed)
+		var passes []*Pass
+		for range squeezeConcurrency {
+			passes = append(passes, admit(t, e, request("a", get)))
+		}
+		reject(t, e, request("b", get), ReasonSqueezed) // after waiting a second for a place
+		admit(t, e, request("", ownLease)).Done()
+		for _, p := range passes {
+			p.Done()
+		}
+		admit(t, e, request("b", get)).Done()
+		if e.SqueezedUntil().IsZero() {
+			t.Error("the status does not show the squeeze")
+		}
+		time.Sleep(5 * time.Second) // synctest's clock
+		admit(t, e, request("a")).Done()
+		if !e.SqueezedUntil().IsZero() {
+			t.Error("the squeeze does not end by itself")
+		}
+	})
+}
+
+func TestLocksOut(t *testing.T) {
+	tests := map[string]struct {
+		rule v1alpha1.EmergencyRule
+		want bool
+	}{
+		"lockdown without me":     {v1alpha1.EmergencyRule{Action: v1alpha1.EmergencyLockdown, ExceptUsers: []string{"bob"}}, true},
+		"lockdown with me":        {v1alpha1.EmergencyRule{Action: v1alpha1.EmergencyLockdown, ExceptUsers: []string{"al*"}}, false},
+		"lockdown with my group":  {v1alpha1.EmergencyRule{Action: v1alpha1.EmergencyLockdown, ExceptGroups: []string{"sre"}}, false},
+		"block of me":             {v1alpha1.EmergencyRule{Action: v1alpha1.EmergencyBlock, Match: v1alpha1.LimitMatch{Users: []string{"a*"}}}, true},
+		"block of my group":       {v1alpha1.EmergencyRule{Action: v1alpha1.EmergencyBlock, Match: v1alpha1.LimitMatch{Groups: []string{"sre"}}}, true},
+		"block of me, not my set": {v1alpha1.EmergencyRule{Action: v1alpha1.EmergencyBlock, Match: v1alpha1.LimitMatch{Users: []string{"a*"}, Groups: []string{"x"}}}, false},
+		"block of an agent":       {v1alpha1.EmergencyRule{Action: v1alpha1.EmergencyBlock, Match: v1alpha1.LimitMatch{UserAgents: []string{"*"}}}, false},
+		"throttle of me":          {v1alpha1.EmergencyRule{Action: v1alpha1.EmergencyThrottle, Match: v1alpha1.LimitMatch{Users: []string{"a*"}}}, false},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := LocksOut(&tc.rule, "alice", []string{"sre"}); got != tc.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
