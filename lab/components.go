@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -112,8 +113,8 @@ func (l *Lab) specControllerManager(kubeconfig string, port int) ProcessSpec {
 		"--requestheader-client-ca-file=" + l.pki.FrontProxyCA,
 		"--concurrent-deployment-syncs=10", "--concurrent-replicaset-syncs=20", "--concurrent-daemonset-syncs=4",
 		"--concurrent-service-endpoint-syncs=5",
-		// Pods of the lab become Ready in waves; without a pause each one rewrites its Service's EndpointSlice.
-		"--endpointslice-updates-batch-period=1s",
+		// Pods of the lab become Ready in waves; without a pause each one rewrites its Service's EndpointSlice and Endpoints.
+		"--endpointslice-updates-batch-period=1s", "--endpoint-updates-batch-period=1s",
 	}, clientRate...)
 	return l.spec(KindControllerManager, 0, args, l.healthz(port))
 }
@@ -180,6 +181,15 @@ func getOK(ctx context.Context, client *http.Client, url string) error {
 		return fmt.Errorf("%s answers %s", url, resp.Status)
 	}
 	return nil
+}
+
+// dial wants something to listen at a TCP address.
+func dial(ctx context.Context, addr string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // ErrNoBinaries is returned by FindBinDir when no folder has the control plane's binaries.

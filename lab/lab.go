@@ -39,6 +39,7 @@ type Lab struct {
 	serverCA      string
 	frozen        bool
 	stopInProcess func() // ends agents that run in this process
+	agentsURL     string // the agent runner's metrics
 }
 
 // Up starts a control plane and returns when all of its components are ready. Populate then fills it. The components

@@ -1,0 +1,184 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// DNSOptions describe the lab's DNS.
+type DNSOptions struct {
+	// TTL of the cluster's records, and the longest the node caches keep a positive answer; 1 s–1 h in whole seconds,
+	// default 30 s. Denials are kept for 5 s or the TTL if that is less, as in a stock cluster.
+	TTL time.Duration
+	// NodeCaches is the number of node-level caches.
+	NodeCaches int
+	// Path of seakeep-dns; default: in the folder of binaries, or next to this executable.
+	Path string
+}
+
+// DNS is the lab's DNS: cluster DNS, and caches in front of it as NodeLocal DNSCache puts them on nodes.
+type DNS struct {
+	ClusterAddr string   // host:port, UDP and TCP
+	CacheAddrs  []string // one for each node cache
+	Cluster     *Process // process "dns"
+	Caches      *Process // process "node-dns": one for all caches; nil without caches
+}
+
+// Domain is the cluster's DNS domain.
+const Domain = "cluster.local"
+
+// clusterCorefile is kubeadm's, on loopback, without a resolver for the world outside, which a lab has not. kubeadm's
+// cache leaves the cluster's own names out too.
+var clusterCorefile = template.Must(template.New("").Parse(`.:{{.Port}} {
+    bind 127.0.0.1
+    errors
+    health 127.0.0.1:{{.HealthPort}} {
+        lameduck 1s
+    }
+    ready 127.0.0.1:{{.ReadyPort}}
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+        kubeconfig {{.Kubeconfig}} lab
+        pods insecure
+        fallthrough in-addr.arpa ip6.arpa
+        ttl {{.TTL}}
+    }
+    prometheus 127.0.0.1:{{.MetricsPort}}
+    cache 30 {
+        disable success cluster.local
+        disable denial cluster.local
+    }
+    loadbalance
+}
+`))
+
+// cacheCorefile is NodeLocal DNSCache's for the cluster's domain.
+var cacheCorefile = template.Must(template.New("").Parse(`{{range .Ports}}.:{{.}} {
+    bind 127.0.0.1
+    errors
+    cache {
+        success 9984 {{$.TTL}}
+        denial 9984 {{$.DenialTTL}}
+    }
+    forward . {{$.ClusterAddr}} {
+        max_concurrent 1000
+    }
+}
+{{end}}`))
+
+// StartDNS starts cluster DNS, reading Services through the front door, and the node caches in front of it.
+func (l *Lab) StartDNS(ctx context.Context, o DNSOptions) (*DNS, error) {
+	if o.TTL == 0 {
+		o.TTL = 30 * time.Second
+	}
+	if o.TTL < time.Second || o.TTL > time.Hour || o.TTL%time.Second != 0 {
+		return nil, fmt.Errorf("starting DNS: TTL must be 1s–1h in whole seconds, got %s", o.TTL)
+	}
+	if o.NodeCaches < 0 || o.NodeCaches > 1000 {
+		return nil, fmt.Errorf("starting DNS: node caches must be 0–1000, got %d", o.NodeCaches)
+	}
+	path, err := l.dnsPath(o.Path)
+	if err != nil {
+		return nil, fmt.Errorf("starting DNS: %w", err)
+	}
+	d := &DNS{}
+	if err := l.startClusterDNS(ctx, d, path, o); err != nil {
+		return nil, fmt.Errorf("starting DNS: %w", err)
+	}
+	if o.NodeCaches == 0 {
+		return d, nil
+	}
+	if err := l.startNodeCaches(ctx, d, path, o); err != nil {
+		return nil, fmt.Errorf("starting node caches: %w", err)
+	}
+	return d, nil
+}
+
+func (l *Lab) startClusterDNS(ctx context.Context, d *DNS, path string, o DNSOptions) error {
+	kubeconfig, err := l.componentKubeconfig(KindDNS, dnsServer)
+	if err != nil {
+		return err
+	}
+	var ports [4]int
+	for i := range ports {
+		if ports[i], err = l.ports.next(); err != nil {
+			return err
+		}
+	}
+	d.ClusterAddr = loopback(ports[0])
+	corefile, err := l.writeTemplate(KindDNS+".corefile", clusterCorefile, map[string]any{
+		"Port": ports[0], "HealthPort": ports[1], "ReadyPort": ports[2], "MetricsPort": ports[3],
+		"Kubeconfig": kubeconfig, "TTL": int(o.TTL.Seconds()),
+	})
+	if err != nil {
+		return err
+	}
+	ready := "http://" + loopback(ports[2]) + "/ready"
+	d.Cluster, err = l.Run(ctx, ProcessSpec{
+		Name: KindDNS, Path: path, Args: append([]string{"-conf", corefile}, l.options.ExtraArgs[KindDNS]...), Restart: true,
+		Bounds: l.options.Bounds[KindDNS],
+		Ready:  func(ctx context.Context) error { return getOK(ctx, http.DefaultClient, ready) },
+	})
+	return err
+}
+
+func (l *Lab) startNodeCaches(ctx context.Context, d *DNS, path string, o DNSOptions) error {
+	ports := make([]int, o.NodeCaches)
+	for i := range ports {
+		var err error
+		if ports[i], err = l.ports.next(); err != nil {
+			return err
+		}
+		d.CacheAddrs = append(d.CacheAddrs, loopback(ports[i]))
+	}
+	corefile, err := l.writeTemplate(KindNodeDNS+".corefile", cacheCorefile, map[string]any{
+		"Ports": ports, "TTL": int(o.TTL.Seconds()), "DenialTTL": min(5, int(o.TTL.Seconds())), "ClusterAddr": d.ClusterAddr,
+	})
+	if err != nil {
+		return err
+	}
+	d.Caches, err = l.Run(ctx, ProcessSpec{
+		Name: KindNodeDNS, Path: path, Args: append([]string{"-conf", corefile}, l.options.ExtraArgs[KindNodeDNS]...), Restart: true,
+		Bounds: l.options.Bounds[KindNodeDNS],
+		Ready:  func(ctx context.Context) error { return dial(ctx, d.CacheAddrs[len(d.CacheAddrs)-1]) },
+	})
+	return err
+}
+
+func (l *Lab) writeTemplate(name string, t *template.Template, data any) (string, error) {
+	var b strings.Builder
+	if err := t.Execute(&b, data); err != nil {
+		return "", fmt.Errorf("writing %s: %w", name, err)
+	}
+	file := filepath.Join(l.options.Dir, name)
+	if err := renameio.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		return "", fmt.Errorf("writing %s: %w", name, err)
+	}
+	return file, nil
+}
+
+func (l *Lab) dnsPath(path string) (string, error) {
+	candidates := []string{path}
+	if path == "" {
+		candidates = []string{filepath.Join(l.binDir, "seakeep-dns")}
+		if executable, err := os.Executable(); err == nil {
+			candidates = append(candidates, filepath.Join(filepath.Dir(executable), "seakeep-dns"))
+		}
+		if bin, err := FindBinDir(""); err == nil {
+			candidates = append(candidates, filepath.Join(bin, "seakeep-dns"))
+		}
+	}
+	for _, candidate := range candidates {
+		if info, err := os.Stat(candidate); err == nil && !info.IsDir() {
+			return candidate, nil
+		}
+	}
+	return "", fmt.Errorf("%w: seakeep-dns is at none of %s; make it with 'make build'", ErrNoBinaries, strings.Join(candidates, ", "))
+}
