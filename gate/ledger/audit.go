@@ -241,8 +241,8 @@ func (a *Audit) add(e *auditEvent) {
 	if a.latest.Before(a.now) {
 		a.latest = a.now // several files may be given in any order
 	}
-	if into.started.IsZero() || e.Staged.Before(into.started) {
-		into.started = e.Staged
+	if into.started.IsZero() || e.Received.Before(into.started) {
+		into.started = e.Received
 	}
 	into.addKey(a.keyOf(e), source, &outcome, step{begun: true, ended: true})
 }
