@@ -212,11 +212,15 @@ func apiServer(r *drill.Result, components []Component) APIServer {
 	return out
 }
 
+// minLook is the least time between two looks at a process of which a rate is made: the operating system counts its
+// processor time in hundredths of a second.
+const minLook = 500 * time.Millisecond
+
 // signalSeries joins what the operating system says of the API servers, every second, with what they say themselves.
 func signalSeries(r *drill.Result) []Signal {
 	bySecond := map[int]*Signal{}
 	at := func(t time.Duration) *Signal {
-		second := int(math.Floor(t.Seconds()))
+		second := int(math.Round(t.Seconds())) // looks come every second, a little late: the nearest one is theirs
 		if bySecond[second] == nil {
 			bySecond[second] = &Signal{Second: float64(second)}
 		}
@@ -224,15 +228,16 @@ func signalSeries(r *drill.Result) []Signal {
 	}
 	before := map[string]drill.UsagePoint{}
 	for _, p := range r.Usage {
-		if !isAPIServer(p.Component) {
+		b, seen := before[p.Component]
+		if !isAPIServer(p.Component) || seen && p.At-b.At < minLook {
 			continue
 		}
+		before[p.Component] = p
 		s := at(p.At)
 		s.RSSBytes = plus(s.RSSBytes, float64(p.Usage.RSSBytes))
-		if b, ok := before[p.Component]; ok && p.At > b.At {
+		if seen {
 			s.CPU = plus(s.CPU, (p.Usage.CPUSeconds-b.Usage.CPUSeconds)/(p.At-b.At).Seconds())
 		}
-		before[p.Component] = p
 	}
 	last := map[string]drill.SignalPoint{}
 	for _, p := range r.Signals {

@@ -148,7 +148,7 @@ func plot(run Run, from, to float64) string {
 	}
 	for second := math.Ceil(from/10) * 10; second <= to; second += 10 {
 		c.line(a.x(second), bottom, a.x(second), bottom+4, "tick")
-		c.text(a.x(second), bottom+16, "tick-label", "middle", fmt.Sprintf("%.0f s", second))
+		c.text(a.x(second), bottom+16, "tick-label", "middle", fmt.Sprintf("%d s", int(second)))
 	}
 	return fmt.Sprintf(`<svg viewBox="0 0 %.0f %.0f" role="img" aria-label="Time lines of the run with layers %s">%s</svg>`,
 		c.width, c.height, html.EscapeString(run.Layers), c.b.String())
@@ -195,9 +195,9 @@ func drawTrack(c *canvas, a axis, run Run, t track, y float64) {
 		case ratio >= 0.5:
 			class = "mixed"
 		}
-		c.rect(x, y+4, a.x(float64(p.Second+1))-x+0.3, trackBar, class,
+		c.rect(x, y+4, min(a.x(float64(p.Second+1)), a.right)-x+0.3, trackBar, class,
 			fmt.Sprintf("%s, second %d: %d of %d good, slowest %s", t.label, p.Second, p.OK, p.Samples, duration(&p.MaxSeconds)))
-		curve = append(curve, xy{a.x(float64(p.Second) + 0.5), latencyY(p.MaxSeconds, y)})
+		curve = append(curve, xy{min(a.x(float64(p.Second)+0.5), a.right), latencyY(p.MaxSeconds, y)})
 	}
 	c.path(curve, "curve")
 	c.text(plotLeft-10, y+27, "sub", "end", fmt.Sprintf("%.1f %% good", 100*float64(ok)/float64(samples)))
