@@ -46,8 +46,9 @@ type Meta struct {
 type File struct {
 	path    string
 	version int
-	// write replaces path with data, durably. Tests put failing disks here.
-	write func(path string, data []byte) error
+	// write replaces path with data, durably, and calls ready when the data is on disk and about to take path's place.
+	// Tests put failing disks here.
+	write func(path string, data []byte, ready func() error) error
 	now   func() time.Time
 }
 
@@ -67,10 +68,8 @@ func (f *File) Save(v any) error {
 	if err != nil {
 		return fmt.Errorf("encoding state for %s: %w", f.path, err)
 	}
-	if err := f.rotate(); err != nil {
-		return err
-	}
-	if err := f.write(f.path, data); err != nil {
+	// Rotating only then: a disk that stays full must not push the good generations out, one try after another.
+	if err := f.write(f.path, data, f.rotate); err != nil {
 		return fmt.Errorf("writing state %s: %w", f.path, err)
 	}
 	return nil
@@ -117,6 +116,9 @@ func (f *File) rotate() error {
 	if _, _, err := read(f.path); err != nil {
 		return nil // absent or bad: nothing worth keeping, Save replaces it
 	}
+	if f.rotated() {
+		return nil
+	}
 	if _, _, err := read(f.generation(1)); err == nil {
 		if err := os.Rename(f.generation(1), f.generation(2)); err != nil {
 			return fmt.Errorf("keeping the older state: %w", err)
@@ -128,6 +130,16 @@ func (f *File) rotate() error {
 		return fmt.Errorf("keeping the older state: %w", err)
 	}
 	return nil
+}
+
+// rotated is true when an earlier Save rotated and then failed: the newest and .1 are the same file.
+func (f *File) rotated() bool {
+	newest, err := os.Stat(f.path)
+	if err != nil {
+		return false
+	}
+	before, err := os.Stat(f.generation(1))
+	return err == nil && os.SameFile(newest, before)
 }
 
 func read(path string) (header, []byte, error) {
@@ -146,7 +158,7 @@ func read(path string) (header, []byte, error) {
 }
 
 // writeDurably returns when data is at path and would be there after a power cut.
-func writeDurably(path string, data []byte) error {
+func writeDurably(path string, data []byte, ready func() error) error {
 	dir := filepath.Dir(path)
 	// The temporary file must lie in the same folder: a rename is atomic within one file system only.
 	pending, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600))
@@ -157,7 +169,13 @@ func writeDurably(path string, data []byte) error {
 	if _, err := bytes.NewReader(data).WriteTo(pending); err != nil {
 		return err
 	}
-	if err := pending.CloseAtomicallyReplace(); err != nil { // fsyncs the file before it renames
+	if err := pending.Sync(); err != nil {
+		return err
+	}
+	if err := ready(); err != nil {
+		return err
+	}
+	if err := pending.CloseAtomicallyReplace(); err != nil {
 		return err
 	}
 	return syncDir(dir)
