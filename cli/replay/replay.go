@@ -130,7 +130,7 @@ func (o Options) once(ctx context.Context, d *v1alpha1.Drill, layers Layers, fro
 	if err := target.startDNS(ctx, d); err != nil {
 		return nil, "", err
 	}
-	if err := target.startAgents(ctx); err != nil {
+	if err := l.StartAgents(ctx); err != nil {
 		return nil, "", err
 	}
 	scrape, closeScraper := drill.NewScraper()
