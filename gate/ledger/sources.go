@@ -21,12 +21,6 @@ func (s *sourceSet) add(hash uint64) {
 	s[register] = max(s[register], rank)
 }
 
-func (s *sourceSet) merge(other *sourceSet) {
-	for i := range s {
-		s[i] = max(s[i], other[i])
-	}
-}
-
 func (s *sourceSet) count() int {
 	const m = sourceRegisters
 	empty, sum := 0, 0.0
