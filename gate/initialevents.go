@@ -32,6 +32,8 @@ var initialEventsEnd = []byte(metav1.InitialEventsAnnotationKey)
 
 func watchInitialEvents(done func()) *initialEvents {
 	i := &initialEvents{began: time.Now(), done: done}
+	i.mu.Lock() // finish may run before quiet is assigned
+	defer i.mu.Unlock()
 	// The first answer may take as long as any LIST.
 	i.quiet = time.AfterFunc(time.Minute, i.finish)
 	return i
