@@ -396,7 +396,7 @@ func TestNewRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "owner only"},
-		"no client CA": {func(t *testing.T, r *rig) { r.config.Listen.ClientCAFile = r.path("nothing") }, "nothing"},
+		"no client CA":             {func(t *testing.T, r *rig) { r.config.Listen.ClientCAFile = r.path("nothing") }, "nothing"},
 		"a client CA that is none": {func(t *testing.T, r *rig) { r.config.Listen.ClientCAFile = r.path("lane.crt") }, "not a CA"},
 		"a bad serial": {func(t *testing.T, r *rig) {
 			if err := os.WriteFile(r.path("denied"), []byte("12\nxyz\n"), 0o600); err != nil {

@@ -212,6 +212,10 @@ func (r *recorder) spill(event record, reason error) {
 // openChain opens the audit file. One that does not verify is moved aside, as it is, and a new one begins by saying so:
 // refusing to serve would let whoever damages the file lock the engineers out.
 func openChain(path string, log *slog.Logger) (chain, error) {
+	// What is not a plain file (a device, a pipe) holds no chain, and must not be moved.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("opening the audit file %s: it is no regular file", path)
+	}
 	file, err := auditlog.Open(path, auditlog.Options{Log: log})
 	var broken *auditlog.BreakError
 	if err == nil {

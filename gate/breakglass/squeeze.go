@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/seakeep/seakeep/gate/flow"
 )
@@ -69,7 +71,7 @@ func (s *squeezer) watch(f *flow.Request) (answered func()) {
 	if len(s.gates) == 0 || servedByKubelet(f) {
 		return func() {}
 	}
-	t := &ticket{reason: fmt.Sprintf("break-glass %s: %s %s waits for the API server", f.Caller.User, f.Verb, f.ResourcePath())}
+	t := &ticket{reason: oneLine(fmt.Sprintf("break-glass %s: %s %s waits for the API server", f.Caller.User, f.Verb, f.ResourcePath()))}
 	ended := false // under s.mu: the timer may fire while the request ends
 	timer := time.AfterFunc(s.after, func() {
 		s.mu.Lock()
@@ -91,6 +93,21 @@ func (s *squeezer) watch(f *flow.Request) (answered func()) {
 		ended = true
 		delete(s.waiting, t)
 	}
+}
+
+// oneLine is what a gate takes as a reason: one line of bounded length. Names and paths are the client's words.
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	const most = 400 // the gate's bound is 500 bytes
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
 }
 
 // servedByKubelet requests are answered by a node, a pod or a service behind the API server: a log that stays silent

@@ -205,6 +205,13 @@ func TestSqueezeTranscript(t *testing.T) {
 	}
 }
 
+func TestSqueezeReasonIsOneBoundedLine(t *testing.T) {
+	got := oneLine("alice\n" + strings.Repeat("é", 400))
+	if len(got) > 500 || strings.ContainsAny(got, "\n\uFFFD") || !strings.HasPrefix(got, "alice é") {
+		t.Errorf("%d bytes: %q", len(got), got)
+	}
+}
+
 func TestSqueezeIgnoresDeadGatesAndManyRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -368,6 +375,18 @@ func TestBrokenChainIsSetAside(t *testing.T) {
 	kept := must(os.ReadFile(records[0].Path))(t)
 	if string(kept) != "{\"forged\":true}\n" {
 		t.Errorf("the evidence was changed: %s", kept)
+	}
+}
+
+// A device named by mistake is neither read as a chain nor moved out of its place.
+func TestAuditFileMustBeAFile(t *testing.T) {
+	dir := t.TempDir()
+	if file, err := openChain(dir, discard()); err == nil {
+		file.Close()
+		t.Error("a folder was opened as audit file")
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Errorf("it was moved: %v", err)
 	}
 }
 
