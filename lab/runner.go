@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,6 +66,15 @@ func RunAgents(ctx context.Context, o AgentsOptions) error {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+	machines := agents.NewMachines()
+	mux.HandleFunc("PUT /machines", func(w http.ResponseWriter, r *http.Request) {
+		percent, err := strconv.Atoi(r.FormValue("percent"))
+		if err != nil || percent < 0 || percent > 100 {
+			http.Error(w, "percent must be 0–100", http.StatusBadRequest)
+			return
+		}
+		machines.Set(percent)
+	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	served := make(chan struct{})
 	go func() {
@@ -76,7 +86,7 @@ func RunAgents(ctx context.Context, o AgentsOptions) error {
 		<-served
 	}()
 	return agents.Run(ctx, agents.Config{
-		Client: client, Server: config.Host, Roots: roots, Limit: o.Limit, Seed: o.Seed, Log: o.Log, Metrics: metrics,
+		Client: client, Server: config.Host, Roots: roots, Limit: o.Limit, Seed: o.Seed, Log: o.Log, Metrics: metrics, Machines: machines,
 	})
 }
 
@@ -142,6 +152,30 @@ func (l *Lab) agentsInProcess(ctx context.Context, o AgentsOptions, ready func(c
 		err := ready(ctx)
 		return err == nil, err
 	})
+}
+
+// SetMachines leaves this share of the nodes' machines on, in percent: the agents of the others are cut off, as when
+// machines are taken away. It needs no API server.
+func (l *Lab) SetMachines(ctx context.Context, percent int) error {
+	l.mu.Lock()
+	url := strings.TrimSuffix(l.agentsURL, "/metrics")
+	l.mu.Unlock()
+	if url == "" {
+		return errors.New("switching machines: agents were not started")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, url+"/machines?percent="+strconv.Itoa(percent), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("switching machines: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("switching machines: the agents answered %s", resp.Status)
+	}
+	return nil
 }
 
 // AgentStats is what all agents did since StartAgents.

@@ -164,6 +164,11 @@ func (t *labTarget) BlockAgents(_ context.Context, block bool) error {
 	return nil
 }
 
+// ScaleAgents implements drill.AgentScaler.
+func (t *labTarget) ScaleAgents(ctx context.Context, percent int) error {
+	return t.lab.SetMachines(ctx, percent)
+}
+
 // component is a lab process as a drill sees it.
 type component struct{ *lab.Process }
 

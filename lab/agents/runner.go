@@ -36,6 +36,8 @@ type Config struct {
 	Log    *slog.Logger
 	// Metrics are this runner's own.
 	Metrics *Metrics
+	// Machines are the nodes' machines; nil: all of them are on.
+	Machines *Machines
 }
 
 // runner keeps one agent for each pod that should have one.
@@ -53,6 +55,9 @@ type runner struct {
 func Run(ctx context.Context, c Config) error {
 	if c.Limit <= 0 {
 		return fmt.Errorf("limit of agents must be > 0, got %d", c.Limit)
+	}
+	if c.Machines == nil {
+		c.Machines = NewMachines()
 	}
 	r := &runner{Config: c, agents: map[types.UID]context.CancelFunc{}, watched: map[types.UID]context.CancelFunc{}}
 	factory := informers.NewSharedInformerFactory(c.Client, 0)
@@ -162,7 +167,7 @@ func (r *runner) pod(ctx context.Context, daemonSet string, obj any) {
 	r.Metrics.running.Inc()
 	r.group.Go(func() {
 		defer r.Metrics.running.Dec()
-		a.run(ctx)
+		r.Machines.run(ctx, pod.Spec.NodeName, a.run)
 	})
 }
 
