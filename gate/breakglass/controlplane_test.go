@@ -22,7 +22,8 @@ import (
 // TestOnARealControlPlane takes the way an engineer takes in an outage: a credential made offline, kubectl, the lane, a
 // real API server that knows the lane's front-proxy certificate.
 func TestOnARealControlPlane(t *testing.T) {
-	l := controlPlane(t)
+	// A folder of its own has the lab taken down with the test, before leaked goroutines are looked for.
+	l := lab.Start(t, lab.Options{Dir: t.TempDir(), Nodes: 1})
 	r := &rig{t: t, dir: t.TempDir(), registry: prometheus.NewRegistry(), stderr: &buffer{}}
 	pki := l.PKI()
 	r.config = &v1alpha1.BreakGlassConfiguration{
@@ -230,24 +231,4 @@ func deadAPIServer(t *testing.T, l *lab.Lab, kubeconfig string) {
 	if report.Passed() {
 		t.Error("a credential that expires within a day passed a check that wants a day")
 	}
-}
-
-// controlPlane is a control plane of its own for this package's one test that needs one.
-func controlPlane(t *testing.T) *lab.Lab {
-	t.Helper()
-	l, err := lab.Up(t.Context(), lab.Options{Dir: t.TempDir(), Nodes: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := l.Down(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := l.Populate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return l
 }
