@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,11 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // timeout bounds one call. A gate puts a rule in force at once; what takes seconds is a sick disk, and then the rule
@@ -79,13 +78,9 @@ func OnAddress(address string, files Credentials) (*Gate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the client certificate: %w", err)
 	}
-	pem, err := os.ReadFile(files.CAFile)
+	roots, err := pki.LoadPool(files.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the gate's CA: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading the gate's CA %s: it holds no certificate", files.CAFile)
 	}
 	return &Gate{Name: address, scheme: "https", host: address, client: &http.Client{Timeout: timeout, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{

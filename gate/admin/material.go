@@ -2,14 +2,12 @@ package admin
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // material is the remote listener's keys, as last read.
@@ -49,13 +47,9 @@ func (m *material) read() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the serving certificate: %w", err)
 	}
-	pem, err := os.ReadFile(m.files.ClientCAFile)
+	clients, err := pki.LoadPool(m.files.ClientCAFile)
 	if err != nil {
 		return nil, fmt.Errorf("reading the client CA: %w", err)
-	}
-	clients := x509.NewCertPool()
-	if !clients.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("reading the client CA %s: %w", m.files.ClientCAFile, errors.New("it holds no certificate"))
 	}
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,

@@ -79,15 +79,15 @@ func (r *rules) restore() {
 	defer r.mu.Unlock()
 	var state saved
 	meta, err := r.state.Load(&state)
-	for _, refused := range meta.Refused {
-		r.warnRestored("emergency rules: a saved generation is refused", refused)
-	}
-	if errors.Is(err, statefile.ErrNone) {
+	switch {
+	case errors.Is(err, statefile.ErrNone):
 		return
-	}
-	if err != nil {
+	case err != nil:
 		r.warnRestored("emergency rules of before the restart are lost", err)
 		return
+	}
+	for _, refused := range meta.Refused {
+		r.warnRestored("emergency rules restored from older state", refused)
 	}
 	now := r.clock()
 	var expired []v1alpha1.EmergencyRule
