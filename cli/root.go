@@ -140,6 +140,7 @@ func verbs(env *Env) []*cobra.Command {
 		newConfig(env),
 		newBreakGlass(env),
 		newEmergency(env),
+		newLab(env),
 		newDrillCommand(env),
 		newVersion(env),
 		newDocs(env),

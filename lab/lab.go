@@ -136,13 +136,16 @@ func prepare(o Options) (*Lab, error) {
 	return l, nil
 }
 
+// ErrRuns is returned when a folder's lab runs already.
+var ErrRuns = errors.New("a lab runs already")
+
 // claimFolder makes the lab's folder ready for a new lab: without a running one, and without an old one's data.
 func claimFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the lab's folder: %w", err)
 	}
 	if s, err := readState(dir); err == nil && (s.ownerAlive() && s.Owner.PID != os.Getpid() || len(s.alive()) > 0) {
-		return fmt.Errorf("a lab runs in %s (owner's process id %d): take it down first", dir, s.Owner.PID)
+		return fmt.Errorf("%w in %s, with process id %d", ErrRuns, dir, s.Owner.PID)
 	}
 	for _, old := range []string{"pki", instance(KindEtcd, 0), instance(KindEtcd, 1), instance(KindEtcd, 2), "logs", stateFile} {
 		if err := os.RemoveAll(filepath.Join(dir, old)); err != nil {
@@ -321,7 +324,7 @@ func (l *Lab) Down(ctx context.Context) error {
 	}
 	err := l.stopAll(ctx)
 	l.supervisor.close()
-	l.supervisor.update(func(s *state) { s.Ready = false })
+	l.supervisor.update(func(s *state) { s.Ready, s.Populated = false, false })
 	l.probe.CloseIdleConnections()
 	l.blindProbe.CloseIdleConnections()
 	return err

@@ -81,6 +81,12 @@ type Bounds struct {
 // IsZero says that nothing is limited.
 func (b Bounds) IsZero() bool { return b == Bounds{} }
 
+// Validate says what is wrong with the options, if anything.
+func (o Options) Validate() error {
+	_, err := o.withDefaults()
+	return err
+}
+
 // withDefaults returns the options with defaults filled in, or the first thing wrong with them.
 func (o Options) withDefaults() (Options, error) {
 	if o.APIServers == 0 {

@@ -94,6 +94,7 @@ func (l *Lab) Populate(ctx context.Context) error {
 	if err := l.awaitPods(ctx, len(plans)); err != nil {
 		return fmt.Errorf("populating: %w", err)
 	}
+	l.supervisor.update(func(s *state) { s.Populated = true })
 	l.options.Progress(fmt.Sprintf("%d nodes and %d pods are ready after %.1f s", l.options.Nodes, l.options.Pods, time.Since(began).Seconds()))
 	return nil
 }

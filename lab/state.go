@@ -29,7 +29,8 @@ type state struct {
 	Owner     processState   `json:"owner"`
 	Processes []processState `json:"processes"`
 	Groups    []string       `json:"groups,omitempty"` // control groups to remove, children before parents
-	Ready     bool           `json:"ready"`            // everything asked for runs
+	Ready     bool           `json:"ready"`            // every component runs
+	Populated bool           `json:"populated"`        // and so do all nodes and pods
 	Bounds    string         `json:"bounds"`           // mechanism that bounds CPU and memory
 	Server    string         `json:"server,omitempty"` // URL of what clients talk to
 	CAFile    string         `json:"caFile,omitempty"` // what verifies Server
@@ -152,7 +153,7 @@ func CleanUp(ctx context.Context, dir string) (killed []string, err error) {
 	for _, group := range s.Groups {
 		removeGroup(group)
 	}
-	s.Processes, s.Groups, s.Ready = []processState{}, nil, false
+	s.Processes, s.Groups, s.Ready, s.Populated = []processState{}, nil, false, false
 	return killed, s.write(dir)
 }
 
