@@ -156,8 +156,8 @@ func (p *probe) observe(sink drill.Sink, lease coordinationv1.Lease, unbroken bo
 	gap, outcome, ok := p.tracker.observe(lease.Name, renewed, unbroken)
 	p.mu.Unlock()
 	if ok {
-		// The sample belongs to the moment the renewal was owed from: when the one before it was made.
-		sink.Record(Renewal, renewed.Add(-gap), gap, outcome)
+		// The sample belongs to the moment of the renewal; its latency looks back to the one before.
+		sink.Record(Renewal, renewed, gap, outcome)
 	}
 }
 
@@ -194,6 +194,6 @@ func (p *probe) settle(ctx context.Context, sink drill.Sink) {
 		if !seen {
 			outcome = drill.Undetermined
 		}
-		sink.Record(Renewal, renewed, silent, outcome)
+		sink.Record(Renewal, now, silent, outcome)
 	}
 }
