@@ -79,7 +79,7 @@ func writeEmergencyStatus(env *Env, output string, outcomes []emergency.Outcome[
 				fmt.Fprintln(t, "  COUNT\tREASON\tRULE\tUSER\tUSER AGENT\tGATE")
 			}
 			rejected++
-			fmt.Fprintf(t, "  %d\t%s\t%s\t%s\t%s\t%s\n", r.Count, r.Reason, r.Rule, printable(r.User), printable(r.UserAgent), o.Gate)
+			fmt.Fprintf(t, "  %d\t%s\t%s\t%s\t%s\t%s\n", r.Count, r.Reason, r.Rule, clipped(r.User), clipped(r.UserAgent), o.Gate)
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -113,7 +113,7 @@ func writeEmergencyRules(w io.Writer, outcomes []emergency.Outcome[v1alpha1.Emer
 			rules++
 			// The gate's clock says what remains: the rule ends by it, not by ours.
 			remaining := r.Expires.Sub(o.Result.Time.Time).Round(time.Second)
-			fmt.Fprintf(t, "  %s\t%s\t%v\t%s\t%s\t%s\t%s\n", r.ID, r.Action, remaining, printable(describeEmergency(&r)), printable(r.By), printable(r.Reason), o.Gate)
+			fmt.Fprintf(t, "  %s\t%s\t%v\t%s\t%s\t%s\t%s\n", r.ID, r.Action, remaining, clipped(describeEmergency(&r)), printable(r.By), clipped(r.Reason), o.Gate)
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -173,17 +173,21 @@ func describeEmergency(r *v1alpha1.EmergencyRule) string {
 
 // printable keeps what a client sent, or a colleague wrote, from steering the terminal it is shown on.
 func printable(s string) string {
-	const most = 80
-	s = strings.Map(func(c rune) rune {
+	return strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
 			return '?'
 		}
 		return c
 	}, s)
-	if runes := []rune(s); len(runes) > most {
+}
+
+// clipped is printable, and short enough for a column.
+func clipped(s string) string {
+	const most = 80
+	if runes := []rune(printable(s)); len(runes) > most {
 		return string(runes[:most]) + "…"
 	}
-	return s
+	return printable(s)
 }
 
 func yesNo(b bool) string {

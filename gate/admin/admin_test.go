@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -301,12 +300,12 @@ func TestExpiry(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(59 * time.Second)
+		elapse(59 * time.Second)
 		synctest.Wait()
 		if list, _ := r.list(); len(list) != 2 || e.admits("a") {
 			t.Errorf("before the end: %v", list)
 		}
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		synctest.Wait()
 		if list, _ := r.list(); len(list) != 1 || e.admits("a") {
 			t.Errorf("after the first end: %v", list)
@@ -315,7 +314,7 @@ func TestExpiry(t *testing.T) {
 		if _, err := r.state.Load(&s); err != nil || len(s.Rules) != 1 {
 			t.Errorf("on disk: %+v, %v", s, err)
 		}
-		time.Sleep(30 * time.Second)
+		elapse(30 * time.Second)
 		synctest.Wait()
 		if list, _ := r.list(); len(list) != 0 || !e.admits("a") {
 			t.Errorf("after the second end: %v", list)
@@ -323,72 +322,6 @@ func TestExpiry(t *testing.T) {
 		cancel()
 		<-done
 	})
-}
-
-func TestSocket(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "s")
-	e := start(t, dir)
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, want 0600", info.Mode())
-	}
-	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "another gate") {
-		t.Errorf("a live gate's socket is taken: %v", err)
-	}
-	e.stop()
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a gate that stopped leaves its socket: %v", err)
-	}
-	// What a killed gate leaves: a socket file without a process.
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "answers") {
-		t.Errorf("a socket somebody listens on is taken: %v", err)
-	}
-	l.SetUnlinkOnClose(false)
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s, err := listenSocket(path)
-	if err != nil {
-		t.Fatalf("a dead gate's socket is not replaced: %v", err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "not a socket") {
-		t.Errorf("somebody's file is removed: %v", err)
-	}
-}
-
-func TestStrangersAreNotHeard(t *testing.T) {
-	request := func(p any) *http.Request {
-		r, err := http.NewRequestWithContext(t.Context(), "GET", "/", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p != nil {
-			r = r.WithContext(context.WithValue(r.Context(), peerKey{}, p))
-		}
-		return r
-	}
-	if _, err := localActor(request(nil)); err == nil {
-		t.Error("a caller the kernel does not name is heard")
-	}
-	if _, err := localActor(request(peer{uid: int64(os.Geteuid()) + 12345})); err == nil {
-		t.Error("another user is heard")
-	}
-	if _, err := localActor(request(peer{uid: 0, pid: 1})); err != nil {
-		t.Errorf("root: %v", err)
-	}
-	if _, err := remoteActor([]string{"alice"})(request(nil)); err == nil {
-		t.Error("a caller without a certificate is heard")
-	}
 }
 
 func FuzzDecode(f *testing.F) {
@@ -416,3 +349,6 @@ func FuzzDecode(f *testing.F) {
 }
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// elapse lets synctest's clock pass.
+func elapse(d time.Duration) { <-time.After(d) }

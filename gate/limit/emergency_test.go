@@ -176,7 +176,7 @@ func TestSqueeze(t *testing.T) {
 		if e.SqueezedUntil().IsZero() {
 			t.Error("the status does not show the squeeze")
 		}
-		time.Sleep(5 * time.Second) // synctest's clock
+		elapse(5 * time.Second)
 		admit(t, e, request("a")).Done()
 		if !e.SqueezedUntil().IsZero() {
 			t.Error("the squeeze does not end by itself")
