@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"github.com/miekg/dns"
 )
 
 // DNSOptions describe the lab's DNS.
@@ -147,9 +148,21 @@ func (l *Lab) startNodeCaches(ctx context.Context, d *DNS, path string, o DNSOpt
 	d.Caches, err = l.Run(ctx, ProcessSpec{
 		Name: KindNodeDNS, Path: path, Args: append([]string{"-conf", corefile}, l.options.ExtraArgs[KindNodeDNS]...), Restart: true,
 		Bounds: l.options.Bounds[KindNodeDNS],
-		Ready:  func(ctx context.Context) error { return dial(ctx, d.CacheAddrs[len(d.CacheAddrs)-1]) },
+		Ready:  func(ctx context.Context) error { return allAnswer(ctx, d.CacheAddrs) },
 	})
 	return err
+}
+
+// allAnswer wants any answer from each DNS server: they begin to listen one after the other.
+func allAnswer(ctx context.Context, addrs []string) error {
+	query := new(dns.Msg)
+	query.SetQuestion(Domain+".", dns.TypeSOA)
+	for _, addr := range addrs {
+		if _, _, err := new(dns.Client).ExchangeContext(ctx, query, addr); err != nil {
+			return fmt.Errorf("asking DNS server %s: %w", addr, err)
+		}
+	}
+	return nil
 }
 
 func (l *Lab) writeTemplate(name string, t *template.Template, data any) (string, error) {
