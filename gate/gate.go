@@ -32,6 +32,7 @@ import (
 	"github.com/seakeep/seakeep/gate/limit"
 	"github.com/seakeep/seakeep/gate/upstream"
 	"github.com/seakeep/seakeep/internal/config"
+	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // Options are what a gate is made of.
@@ -53,7 +54,6 @@ type Gate struct {
 	opts    Options
 	log     *slog.Logger
 	metrics *metrics
-	started time.Time
 
 	limits  *limit.Engine
 	ledger  *ledger.Ledger
@@ -61,6 +61,10 @@ type Gate struct {
 
 	rooms  atomic.Pointer[rooms]
 	config *v1alpha1.GateConfiguration // as of the start; listeners do not move
+
+	// files are watched by watched; both belong to New and then to followFiles.
+	files   []string
+	watched *config.Watcher
 
 	admin    *admin.Server
 	standard net.Listener
@@ -78,7 +82,6 @@ type rooms struct {
 	servers  []*upstream.Server
 	serving  *tls.Certificate
 	clients  *x509.CertPool
-	loaded   time.Time
 	stop     func() // ends what refreshes this snapshot's keys, and waits for it
 }
 
@@ -93,18 +96,17 @@ func (r *rooms) close() {
 // New loads the configuration and opens the listeners, so that a configuration or an address that cannot be used fails
 // here. Run serves.
 func New(opts Options) (*Gate, error) {
-	cfg, doc, err := opts.Load()
-	if err != nil {
-		return nil, err
-	}
 	g := &Gate{
 		opts:    opts,
 		log:     opts.Log,
 		metrics: newMetrics(opts.Registerer),
-		started: time.Now(),
 		streams: newStreams(),
-		config:  cfg,
 	}
+	cfg, doc, err := g.load()
+	if err != nil {
+		return nil, err
+	}
+	g.config = cfg
 	g.limits = limit.New(limit.Options{Registerer: opts.Registerer, Log: opts.Log})
 	g.ledger = ledger.New(ledger.Options{MaxClients: cfg.Ledger.MaxClients, Clock: time.Now, Registerer: opts.Registerer})
 	if err := g.use(cfg, doc); err != nil {
@@ -239,11 +241,11 @@ var errDraining = errors.New("the gate is stopping")
 // followFiles reloads whenever the configuration or a file it names changes, until the context ends.
 func (g *Gate) followFiles(ctx context.Context) {
 	for ctx.Err() == nil {
-		files := g.files()
 		round, next := context.WithCancel(ctx)
-		config.Watch(round, files, func() {
+		watched := g.watched
+		watched.Run(round, func() {
 			g.reload()
-			if !slices.Equal(files, g.files()) { // the new configuration names other files
+			if g.watched != watched { // the configuration in force names other files
 				next()
 			}
 		})
@@ -251,8 +253,26 @@ func (g *Gate) followFiles(ctx context.Context) {
 	}
 }
 
-func (g *Gate) reload() {
+// load reads the configuration, and sees to it that a change from now on is noticed.
+func (g *Gate) load() (*v1alpha1.GateConfiguration, *config.Document, error) {
 	cfg, doc, err := g.opts.Load()
+	if err != nil {
+		return nil, nil, err
+	}
+	files := []string{g.opts.ConfigFile}
+	for _, ref := range cfg.Files() {
+		if ref.Use != v1alpha1.FileKeySet && ref.Use != v1alpha1.FilePublicKeys { // those the token verifier follows itself
+			files = append(files, ref.Path)
+		}
+	}
+	if !slices.Equal(files, g.files) {
+		g.files, g.watched = files, config.NewWatcher(files)
+	}
+	return cfg, doc, nil
+}
+
+func (g *Gate) reload() {
+	cfg, doc, err := g.load()
 	if err == nil {
 		err = g.use(cfg, doc)
 	}
@@ -285,9 +305,16 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 }
 
 func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*rooms, error) {
-	m, err := loadMaterial(cfg, doc)
-	if err != nil {
+	if err := doc.CheckFiles(time.Now()); err != nil {
 		return nil, err
+	}
+	serving, err := tls.LoadX509KeyPair(cfg.Listen.CertFile, cfg.Listen.KeyFile)
+	if err != nil {
+		return nil, doc.Errorf(field.NewPath("listen", "certFile"), cfg.Listen.CertFile, err.Error())
+	}
+	clients, err := pki.LoadPool(cfg.Identity.ClientCAFile)
+	if err != nil {
+		return nil, doc.Errorf(field.NewPath("identity", "clientCAFile"), cfg.Identity.ClientCAFile, err.Error())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var refreshing sync.WaitGroup
@@ -295,9 +322,8 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 	next := &rooms{
 		config:  cfg,
 		mode:    cfg.Identity.Mode,
-		serving: m.serving,
-		clients: m.clients,
-		loaded:  time.Now(),
+		serving: &serving,
+		clients: clients,
 		stop:    stop,
 	}
 	var verifier identity.TokenVerifier
@@ -311,7 +337,7 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 		refreshing.Go(func() { next.tokens.Run(ctx) })
 	}
 	next.identity = identity.New(identity.Options{
-		ClientCAs:    m.clients,
+		ClientCAs:    clients,
 		RefuseGroups: cfg.Identity.RefuseGroups,
 		Tokens:       verifier,
 		Clock:        time.Now,
@@ -329,14 +355,4 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 	}
 	next.proxy = upstream.NewProxy(next.servers, cfg.Identity.Mode, cfg.UpstreamTimeout.Duration, g.log)
 	return next, nil
-}
-
-// files are all the files whose change is a reload.
-func (g *Gate) files() []string {
-	cfg := g.rooms.Load().config
-	files := []string{g.opts.ConfigFile, cfg.Listen.CertFile, cfg.Listen.KeyFile, cfg.Identity.ClientCAFile, cfg.Identity.ProxyCertFile, cfg.Identity.ProxyKeyFile}
-	for _, u := range cfg.Upstreams {
-		files = append(files, u.CAFile)
-	}
-	return files
 }
