@@ -213,7 +213,7 @@ func apiServer(r *drill.Result, components []Component) APIServer {
 }
 
 // minLook is the least time between two looks at a process of which a rate is made: the operating system counts its
-// processor time in hundredths of a second.
+// processor time in hundredths of a second, and scrapes that an overloaded API server held up are answered together.
 const minLook = 500 * time.Millisecond
 
 // signalSeries joins what the operating system says of the API servers, every second, with what they say themselves.
@@ -244,10 +244,14 @@ func signalSeries(r *drill.Result) []Signal {
 		if p.Error != "" {
 			continue
 		}
+		b, seen := last[p.Server]
+		if seen && p.At-b.At < minLook {
+			continue // answers that were held up come together: between them no time passed
+		}
 		s := at(p.At)
 		s.InFlight = plus(s.InFlight, p.Reading.InFlight())
 		s.Queued = plus(s.Queued, p.Reading.QueuedRequests)
-		if b, ok := last[p.Server]; ok {
+		if seen {
 			s.ListsPerSecond = plus(s.ListsPerSecond, p.Reading.Since(b.Reading).ListsPerSecond())
 		}
 		last[p.Server] = p
