@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +49,7 @@ end: {at: 50m, whenRecovered: true}
 
 // world is a target in memory: the server is well until it is broken, and again two seconds after its repair.
 type world struct {
+	mu               sync.Mutex
 	broken, repaired time.Time
 	attempts         int
 }
@@ -58,6 +60,8 @@ func (w *world) Components() []Component                             { return ni
 func (w *world) DNS() DNS                                            { return DNS{} }
 
 func (w *world) well() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.broken.IsZero() {
 		return true
 	}
@@ -72,12 +76,16 @@ type worldAction struct {
 func (a worldAction) Do(ctx context.Context) error {
 	switch a.name {
 	case "server":
+		a.w.mu.Lock()
+		defer a.w.mu.Unlock()
 		a.w.broken = time.Now()
 	case "repair":
 		if a.w.attempts++; a.w.attempts < 4 {
 			<-ctx.Done() // the first three attempts get no answer
 			return errors.New("no answer")
 		}
+		a.w.mu.Lock()
+		defer a.w.mu.Unlock()
 		a.w.repaired = time.Now()
 	case "never":
 		return errors.New("it cannot be done")
