@@ -28,7 +28,7 @@ type BreakGlassConfiguration struct {
 	// the lane never depends on the standard gate.
 	StandardGates []string `json:"standardGates,omitempty"`
 	// SqueezeAfter is how long a request waits for the API server's answer before the standard gates are asked to
-	// make way. Default 300ms, 10ms–1m. Lower: squeezes also for requests that are merely large.
+	// make way. Default 500ms, 10ms–1m. Lower: squeezes also for requests that are merely large.
 	SqueezeAfter *metav1.Duration `json:"squeezeAfter,omitempty"`
 	// AuditFile is the append-only, hash-chained record of every request.
 	AuditFile string `json:"auditFile"`
@@ -72,7 +72,7 @@ const minMemoryLimit = 64 << 20
 // SetDefaults implements Object.
 func (c *BreakGlassConfiguration) SetDefaults() {
 	if c.SqueezeAfter == nil {
-		c.SqueezeAfter = &metav1.Duration{Duration: 300 * time.Millisecond}
+		c.SqueezeAfter = &metav1.Duration{Duration: 500 * time.Millisecond}
 	}
 	if c.MemoryLimit == nil {
 		limit := resource.MustParse("256Mi")

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
@@ -189,90 +188,5 @@ func (e *Engine) decideEmergency(set *emergencySet, p *Pass, s *subject, now tim
 			}
 		}
 	}
-	return nil
-}
-
-// squeezeConcurrency is how many short requests of everybody together the standard lane carries while it is squeezed.
-// Raising it takes from the break-glass lane, whose latency is why there is a squeeze.
-const squeezeConcurrency = 4
-
-// squeeze is the standard lane making room for the break-glass lane.
-type squeeze struct {
-	until  atomic.Int64 // Unix nanoseconds
-	table  *table
-	exempt []*matcher // who is never delayed: the same for every configuration
-}
-
-func (q *squeeze) init() {
-	q.table = newTable(bounds{concurrency: squeezeConcurrency}, 1)
-	for _, spec := range Shipped() {
-		if !neverDelayed(spec.Name) {
-			continue
-		}
-		m, err := compileMatch(&spec.Match)
-		if err != nil {
-			panic("BUG: shipped rule does not compile: " + err.Error())
-		}
-		q.exempt = append(q.exempt, m)
-	}
-}
-
-func (q *squeeze) active(now time.Time) bool { return now.UnixNano() < q.until.Load() }
-
-func (q *squeeze) exempts(s *subject) bool {
-	return slices.ContainsFunc(q.exempt, func(m *matcher) bool { return m.match(s) })
-}
-
-// squeezeRule is the name in rejections.
-const squeezeRule = "break-glass"
-
-// Squeeze makes room for the break-glass lane until the given time: the LISTs in flight and the initial
-// events of watches are ended, and only the never-delayed requests and a few short ones at once are admitted; no LIST, no new stream. Open watches stay: to
-// open them again would cost more than they do. A later call with an earlier time ends the squeeze earlier.
-func (e *Engine) Squeeze(until time.Time) (ended int) {
-	now := e.clock()
-	wasActive := e.squeeze.active(now)
-	e.squeeze.until.Store(until.UnixNano())
-	if !wasActive {
-		e.epoch.Add(1)
-	}
-	if !e.squeeze.active(now) || e.emergency.Load().passthrough(now) {
-		return 0
-	}
-	ended = e.endMatching(func(p *Pass) error {
-		// A watch that is still sending what exists costs what a LIST costs.
-		reading := p.flow.Verb == "list" || p.flow.InitialEvents && !p.freed.Load()
-		if s := newSubject(p.flow); !reading || s.Lane == flow.BreakGlass || e.squeeze.exempts(&s) {
-			return nil
-		}
-		return &EndedError{Rule: squeezeRule, Why: reasonText[ReasonSqueezed]}
-	})
-	if !wasActive {
-		e.log.Warn("The break-glass lane is slow: squeezing the standard lane", "until", until, "endedLists", ended)
-	}
-	return ended
-}
-
-// SqueezedUntil is when the squeeze ends, or the zero time when there is none.
-func (e *Engine) SqueezedUntil() time.Time {
-	if !e.squeeze.active(e.clock()) {
-		return time.Time{}
-	}
-	return time.Unix(0, e.squeeze.until.Load())
-}
-
-func (e *Engine) decideSqueezed(p *Pass, s *subject, now time.Time) *Rejection {
-	if s.Lane == flow.BreakGlass || e.squeeze.exempts(s) {
-		return nil
-	}
-	refused := &refusal{reason: ReasonSqueezed, wait: min(maxWait, time.Unix(0, e.squeeze.until.Load()).Sub(now))}
-	if s.IsList() || s.LongRunning {
-		return e.throttle(squeezeRule, refused, denials{emergency: true})
-	}
-	b, full := e.squeeze.table.take(key{}, e.clock)
-	if full != nil {
-		return e.throttle(squeezeRule, refused, denials{emergency: true})
-	}
-	p.holds = append(p.holds, hold{table: e.squeeze.table, bucket: b})
 	return nil
 }

@@ -3,6 +3,7 @@ package limit
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,16 +159,31 @@ func TestSqueeze(t *testing.T) {
 		if !isEnded(context.Cause(list)) || !isEnded(context.Cause(starting)) || watching.Err() != nil || started.Err() != nil {
 			t.Error("the wrong requests were ended")
 		}
-		r := reject(t, e, request("a"), ReasonSqueezed)
+		// One LIST of each caller, and a few of all together.
+		held := []*Pass{admit(t, e, request("a"))}
+		r := reject(t, e, request("a"), ReasonSqueezed) // after waiting a second for the place
 		if r.Code != 429 || r.RetryAfter < time.Second {
 			t.Errorf("rejection %+v", r)
 		}
-		reject(t, e, request("a", watch), ReasonSqueezed)
-		var passes []*Pass
-		for range squeezeConcurrency {
-			passes = append(passes, admit(t, e, request("a", get)))
+		for _, user := range []string{"b", "c", "d"} {
+			held = append(held, admit(t, e, request(user)))
 		}
-		reject(t, e, request("b", get), ReasonSqueezed) // after waiting a second for a place
+		reject(t, e, request("e"), ReasonSqueezed)
+		reject(t, e, request("a", watch), ReasonSqueezed)
+		if n := e.Squeeze(time.Now().Add(20 * time.Second)); n != 0 {
+			t.Errorf("prolonging the squeeze ended %d requests", n)
+		}
+		for _, p := range held {
+			p.Done()
+		}
+		// The same for short requests.
+		var passes []*Pass
+		for user := range squeezedShort.all.concurrency / squeezedShort.each.concurrency {
+			for range squeezedShort.each.concurrency {
+				passes = append(passes, admit(t, e, request(strings.Repeat("s", user+1), get)))
+			}
+		}
+		reject(t, e, request("z", get), ReasonSqueezed)
 		admit(t, e, request("", ownLease)).Done()
 		for _, p := range passes {
 			p.Done()
@@ -176,8 +192,8 @@ func TestSqueeze(t *testing.T) {
 		if e.SqueezedUntil().IsZero() {
 			t.Error("the status does not show the squeeze")
 		}
-		elapse(5 * time.Second)
-		admit(t, e, request("a")).Done()
+		elapse(20 * time.Second)
+		admit(t, e, request("a", watch)).Done()
 		if !e.SqueezedUntil().IsZero() {
 			t.Error("the squeeze does not end by itself")
 		}
