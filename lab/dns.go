@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -125,7 +126,10 @@ func (l *Lab) startClusterDNS(ctx context.Context, d *DNS, path string, o DNSOpt
 	d.Cluster, err = l.Run(ctx, ProcessSpec{
 		Name: KindDNS, Path: path, Args: append([]string{"-conf", corefile}, l.options.ExtraArgs[KindDNS]...), Restart: true,
 		Bounds: l.options.Bounds[KindDNS],
-		Ready:  func(ctx context.Context) error { return getOK(ctx, http.DefaultClient, ready) },
+		Ready: func(ctx context.Context) error {
+			// It calls itself ready when its data is, which can be before it listens.
+			return errors.Join(getOK(ctx, http.DefaultClient, ready), allAnswer(ctx, []string{d.ClusterAddr}))
+		},
 	})
 	return err
 }

@@ -28,6 +28,8 @@ const (
 	maxReplicas = 100
 	// parallelCreates is the number of the lab's own requests under way.
 	parallelCreates = 16
+	// pollInterval is how often the lab looks whether what it waits for has come.
+	pollInterval = 400 * time.Millisecond
 )
 
 // NodeName returns the name of node i, counted from 0.
@@ -315,9 +317,9 @@ func (l *Lab) awaitPods(ctx context.Context, deployments int) error {
 	return nil
 }
 
-// poll asks four times a second until done. Errors are taken for passing ones until the context ends.
+// poll asks until done. Errors are taken for passing ones until the context ends.
 func poll(ctx context.Context, done func(context.Context) (bool, error)) error {
-	tick := time.NewTicker(250 * time.Millisecond)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		ok, err := done(ctx)

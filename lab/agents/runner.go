@@ -47,8 +47,15 @@ type runner struct {
 
 	mu      sync.Mutex
 	agents  map[types.UID]context.CancelFunc // by pod
-	watched map[types.UID]context.CancelFunc // watches of pods, by DaemonSet
+	watched map[types.UID]*podWatch          // by DaemonSet
 	ended   bool
+}
+
+// podWatch is the watch of one DaemonSet's pods.
+type podWatch struct {
+	cancel  context.CancelFunc
+	pods    map[types.UID]bool // that exist
+	deleted bool               // the DaemonSet is gone; the watch goes with the last pod
 }
 
 // Run runs agents until the context ends, and returns when all of them have ended.
@@ -59,12 +66,13 @@ func Run(ctx context.Context, c Config) error {
 	if c.Machines == nil {
 		c.Machines = NewMachines()
 	}
-	r := &runner{Config: c, agents: map[types.UID]context.CancelFunc{}, watched: map[types.UID]context.CancelFunc{}}
+	r := &runner{Config: c, agents: map[types.UID]context.CancelFunc{}, watched: map[types.UID]*podWatch{}}
 	factory := informers.NewSharedInformerFactory(c.Client, 0)
 	informer := factory.Apps().V1().DaemonSets().Informer()
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { r.daemonSet(ctx, obj) },
 		UpdateFunc: func(_, obj any) { r.daemonSet(ctx, obj) },
+		DeleteFunc: func(obj any) { r.daemonSetGone(obj) },
 	})
 	if err != nil {
 		return fmt.Errorf("watching DaemonSets: %w", err)
@@ -80,8 +88,8 @@ func Run(ctx context.Context, c Config) error {
 }
 
 // daemonSet begins to watch a DaemonSet's pods once its template describes an agent. Only those pods are watched: all
-// pods of the cluster would be a load of the kind that is to be measured. The watch stays when the DaemonSet goes,
-// as its pods may outlive it.
+// pods of the cluster would be a load of the kind that is to be measured. The watch stays until the last pod is gone,
+// which may be after the DaemonSet.
 func (r *runner) daemonSet(ctx context.Context, obj any) {
 	ds, ok := obj.(*appsv1.DaemonSet)
 	if !ok {
@@ -101,7 +109,8 @@ func (r *runner) daemonSet(ctx context.Context, obj any) {
 		return
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r.watched[ds.UID] = cancel
+	watch := &podWatch{cancel: cancel, pods: map[types.UID]bool{}}
+	r.watched[ds.UID] = watch
 	factory := informers.NewSharedInformerFactoryWithOptions(r.Client, 0, informers.WithNamespace(ds.Namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.LabelSelector = selector.String()
@@ -109,16 +118,9 @@ func (r *runner) daemonSet(ctx context.Context, obj any) {
 		}))
 	name := ds.Name
 	_, err = factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { r.pod(ctx, name, obj) },
-		UpdateFunc: func(_, obj any) { r.pod(ctx, name, obj) },
-		DeleteFunc: func(obj any) {
-			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = unknown.Obj
-			}
-			if pod, ok := obj.(*corev1.Pod); ok {
-				r.end(pod.UID)
-			}
-		},
+		AddFunc:    func(obj any) { r.pod(ctx, watch, name, obj) },
+		UpdateFunc: func(_, obj any) { r.pod(ctx, watch, name, obj) },
+		DeleteFunc: func(obj any) { r.podGone(watch, obj) },
 	})
 	if err != nil {
 		cancel()
@@ -132,12 +134,58 @@ func (r *runner) daemonSet(ctx context.Context, obj any) {
 	})
 }
 
-// pod starts the agent of a pod that runs and ends that of one which no longer should.
-func (r *runner) pod(ctx context.Context, daemonSet string, obj any) {
+// daemonSetGone lets the watch of its pods end with the last of them.
+func (r *runner) daemonSetGone(obj any) {
+	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = unknown.Obj
+	}
+	ds, ok := obj.(*appsv1.DaemonSet)
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	watch := r.watched[ds.UID]
+	if watch == nil {
+		return
+	}
+	delete(r.watched, ds.UID)
+	watch.deleted = true
+	watch.endIfLast()
+}
+
+// podGone ends a deleted pod's agent.
+func (r *runner) podGone(watch *podWatch, obj any) {
+	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = unknown.Obj
+	}
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return
 	}
+	r.end(pod.UID)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(watch.pods, pod.UID)
+	watch.endIfLast()
+}
+
+// endIfLast must be called with the runner's mu held.
+func (w *podWatch) endIfLast() {
+	if w.deleted && len(w.pods) == 0 {
+		w.cancel()
+	}
+}
+
+// pod starts the agent of a pod that runs and ends that of one which no longer should.
+func (r *runner) pod(ctx context.Context, watch *podWatch, daemonSet string, obj any) {
+	pod, ok := obj.(*corev1.Pod)
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	watch.pods[pod.UID] = true
+	r.mu.Unlock()
 	if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
 		r.end(pod.UID)
 		return
