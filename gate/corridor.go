@@ -94,6 +94,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		c.gate.ledger.Record(f, outcome)
 	})
+	metered.complete()
 }
 
 // refuse answers a request that did not get as far as the limits. It is recorded under its source: whoever it claims to
@@ -142,6 +143,7 @@ type meter struct {
 	// initial is nil unless the request is a watch that sends initial events.
 	initial *initialEvents
 	charge  bool
+	gzip    gzipSize
 }
 
 func newMeter(w http.ResponseWriter, f *flow.Request, pass *limit.Pass) *meter {
@@ -161,8 +163,17 @@ func (m *meter) Write(b []byte) (int, error) {
 			return n, err
 		}
 		m.pass.Wrote(int64(n))
+		m.gzip.wrote(m.Header(), b[:n])
 	}
 	return n, err
+}
+
+// complete is to be called when the whole answer was written: what the API server encoded and then compressed is
+// charged as it was encoded, because that is what it cost.
+func (m *meter) complete() {
+	if m.charge {
+		m.pass.Wrote(m.gzip.saved())
+	}
 }
 
 // Unwrap lets http.ResponseController reach Flush and Hijack.

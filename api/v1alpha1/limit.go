@@ -108,7 +108,7 @@ type Throttle struct {
 	// Concurrency is how many may run at once, ≥ 1. A watch holds its place while it sends initial events only. A
 	// request that finds only the places taken waits up to 1 s for one before it is rejected.
 	Concurrency *int `json:"concurrency,omitempty"`
-	// BytesPerSecond is the sustained response rate, ≥ 1Ki. Responses are never cut or slowed: what they take beyond
+	// BytesPerSecond is the sustained response rate, counted before compression, ≥ 1Ki. Responses are never cut or slowed: what they take beyond
 	// the balance is a debt, and the bucket admits again when it is paid.
 	BytesPerSecond *resource.Quantity `json:"bytesPerSecond,omitempty"`
 	// BurstBytes is the balance an idle bucket holds; default BytesPerSecond × 1 s.

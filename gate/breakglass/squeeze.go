@@ -29,6 +29,12 @@ const (
 	// squeezePatience is how long one request may squeeze. What takes longer is slow by itself (a webhook, a huge
 	// list), and the standard lane gains nothing by standing still for it.
 	squeezePatience = 30 * time.Second
+	// squeezeHold is how long an episode outlives the last request on the lane. Without it the storm is back as soon as
+	// the slow request has its answer, and an engineer's every third command waits for the next squeeze to bite.
+	squeezeHold = 10 * time.Second
+	// squeezeLongest ends an episode all the same; a request that is slow then begins the next one. It keeps somebody
+	// who polls over this lane from squeezing everyone else for good.
+	squeezeLongest = 10 * time.Minute
 )
 
 // errRejected says a gate was reached and did not agree.
@@ -48,8 +54,9 @@ type squeezer struct {
 
 	wake chan struct{}
 
-	mu      sync.Mutex
-	waiting map[*ticket]struct{}
+	mu       sync.Mutex
+	waiting  map[*ticket]struct{}
+	lastUsed time.Time // when the last request came
 }
 
 // ticket is one request that has waited too long.
@@ -72,6 +79,9 @@ func (s *squeezer) watch(f *flow.Request) (answered func()) {
 		return func() {}
 	}
 	t := &ticket{reason: oneLine(fmt.Sprintf("break-glass %s: %s %s waits for the API server", f.Caller.User, f.Verb, f.ResourcePath()))}
+	s.mu.Lock()
+	s.lastUsed = time.Now()
+	s.mu.Unlock()
 	ended := false // under s.mu: the timer may fire while the request ends
 	timer := time.AfterFunc(s.after, func() {
 		s.mu.Lock()
@@ -120,8 +130,8 @@ func servedByKubelet(f *flow.Request) bool {
 	return f.Verb == "proxy"
 }
 
-// reason returns why to squeeze now, "" when nobody waits.
-func (s *squeezer) reason() string {
+// reason returns why to squeeze now, "" for no reason. began is when the episode began, zero before there is one.
+func (s *squeezer) reason(began time.Time) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -131,10 +141,13 @@ func (s *squeezer) reason() string {
 			oldest = t
 		}
 	}
-	if oldest == nil {
+	switch {
+	case oldest != nil:
+		return oldest.reason
+	case began.IsZero() || now.Sub(began) >= squeezeLongest || now.Sub(s.lastUsed) >= squeezeHold:
 		return ""
 	}
-	return oldest.reason
+	return "break-glass is in use and was slow"
 }
 
 // run makes the calls until the context ends.
@@ -145,13 +158,14 @@ func (s *squeezer) run(ctx context.Context) {
 			return
 		case <-s.wake:
 		}
-		for episode := 0; ; episode++ {
-			reason := s.reason()
+		for began := (time.Time{}); ; {
+			reason := s.reason(began)
 			if reason == "" {
 				break
 			}
 			heard := s.squeeze(ctx, reason)
-			if episode == 0 {
+			if began.IsZero() {
+				began = time.Now()
 				s.log.Warn("Squeezing the standard lane", "reason", reason, "gatesReached", heard, "gates", len(s.gates))
 				s.begun(reason, heard, len(s.gates))
 			}

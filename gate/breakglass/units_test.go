@@ -164,17 +164,15 @@ func TestSqueezeTranscript(t *testing.T) {
 	tests := map[string]struct {
 		flow     flow.Request
 		answered time.Duration
+		again    time.Duration // when another request comes, which is answered at once; 0 for none
 		want     []string
 	}{
-		"answered in time": {flow: list, answered: 299 * time.Millisecond},
-		"slow once":        {flow: list, answered: time.Second, want: []string{"300ms a 5s"}},
-		"renewed while slow": {flow: list, answered: 5 * time.Second, want: []string{
-			"300ms a 5s", "2.3s a 5s", "4.3s a 5s",
-		}},
-		"given up on after 30s": {flow: list, answered: time.Minute, want: []string{
-			"300ms a 5s", "2.3s a 5s", "4.3s a 5s", "6.3s a 5s", "8.3s a 5s", "10.3s a 5s", "12.3s a 5s", "14.3s a 5s",
-			"16.3s a 5s", "18.3s a 5s", "20.3s a 5s", "22.3s a 5s", "24.3s a 5s", "26.3s a 5s", "28.3s a 5s",
-		}},
+		"answered in time":                         {flow: list, answered: 299 * time.Millisecond},
+		"slow once: held for 10s":                  {flow: list, answered: time.Second, want: renewedUntil(10 * time.Second)},
+		"held while the lane is in use":            {flow: list, answered: time.Second, again: 8 * time.Second, want: renewedUntil(18 * time.Second)},
+		"not begun again by a request that is not": {flow: list, answered: time.Second, again: 15 * time.Second, want: renewedUntil(10 * time.Second)},
+		"renewed while slow":                       {flow: list, answered: 15 * time.Second, want: renewedUntil(15 * time.Second)},
+		"given up on after 30s":                    {flow: list, answered: time.Minute, want: renewedUntil(30 * time.Second)},
 		"a silent log is not a slow API server": {
 			flow: flow.Request{Verb: "get", Resource: "pods", Subresource: "log", LongRunning: true}, answered: time.Minute,
 		},
@@ -191,6 +189,9 @@ func TestSqueezeTranscript(t *testing.T) {
 				wg.Go(func() { s.run(ctx) })
 				answered := s.watch(&test.flow)
 				time.AfterFunc(test.answered, answered)
+				if test.again > 0 {
+					time.AfterFunc(test.again, func() { s.watch(&test.flow)() })
+				}
 				<-time.After(2 * time.Minute)
 				cancel()
 				wg.Wait()
@@ -202,6 +203,26 @@ func TestSqueezeTranscript(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// renewedUntil is what an episode's calls look like when it begins at 300 ms and there is a reason until then.
+func renewedUntil(end time.Duration) (calls []string) {
+	for at := 300 * time.Millisecond; at < end; at += squeezeEvery {
+		calls = append(calls, fmt.Sprintf("%v a 5s", at))
+	}
+	return calls
+}
+
+// TestSqueezeEndsForGood holds that polling over this lane does not squeeze everyone else for ever.
+func TestSqueezeEndsForGood(t *testing.T) {
+	s := newSqueezer([]string{"a"}, time.Second, discard(), newMetrics(prometheus.NewRegistry()), func(string, int, int) {})
+	s.watch(&flow.Request{Verb: "get"})()
+	if s.reason(time.Now().Add(-squeezeLongest+time.Minute)) == "" {
+		t.Error("the squeeze is not held while the lane is in use")
+	}
+	if reason := s.reason(time.Now().Add(-squeezeLongest)); reason != "" {
+		t.Errorf("the squeeze goes on after %s: %s", squeezeLongest, reason)
 	}
 }
 
@@ -226,9 +247,13 @@ func TestSqueezeIgnoresDeadGatesAndManyRequests(t *testing.T) {
 		<-time.After(time.Minute)
 		cancel()
 		wg.Wait()
-		slices.Sort(made.at)
-		if diff := cmp.Diff([]string{"300ms a 5s", "300ms dead 5s"}, made.at); diff != "" {
+		first := made.at[:2]
+		slices.Sort(first)
+		if diff := cmp.Diff([]string{"300ms a 5s", "300ms dead 5s"}, first); diff != "" {
 			t.Errorf("calls (-want +got):\n%s", diff)
+		}
+		if got, want := len(made.at), 2*len(renewedUntil(squeezeHold)); got != want {
+			t.Errorf("%d calls for 100 requests, want those of one: %d", got, want)
 		}
 	})
 }
