@@ -56,15 +56,27 @@ func (r *run) playStep(ctx context.Context, s *stepRun) {
 		s.end(StepNotReached, r.now(), reason)
 		return
 	}
-	if s.spec.When == v1alpha1.WhenUnhealthy {
-		if _, well := r.rec.Well(r.drill.Recovered, -1<<62); well {
-			s.update(func(state *Step) { state.Start = r.now() })
-			s.end(StepSkipped, r.now(), "")
-			r.say("%s: not needed, all is well", s.spec.Title)
-			return
-		}
+	if why, ok := r.notNeeded(s); ok {
+		s.update(func(state *Step) { state.Start = r.now() })
+		s.end(StepSkipped, r.now(), "")
+		r.say("%s: not needed, %s", s.spec.Title, why)
+		return
 	}
 	r.attempt(ctx, s)
+}
+
+// notNeeded says why a remedy is not needed any more.
+func (r *run) notNeeded(s *stepRun) (why string, ok bool) {
+	if s.spec.When != v1alpha1.WhenUnhealthy {
+		return "", false
+	}
+	for _, other := range r.steps {
+		if _, done := other.doneAt(); done && other.spec.Mitigates {
+			return "the cause is removed", true
+		}
+	}
+	_, well := r.rec.Well(r.drill.Recovered, -1<<62)
+	return "all is well", well
 }
 
 // awaitTurn waits for the step's time or for the step before it.

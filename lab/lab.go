@@ -37,7 +37,6 @@ type Lab struct {
 	issued        map[Identity]*pki.Pair
 	server        string // what clients talk to
 	serverCA      string
-	frozen        bool
 	stopInProcess func() // ends agents that run in this process
 	agentsURL     string // the agent runner's metrics
 }

@@ -23,7 +23,7 @@ func goodBreakGlass() *BreakGlassConfiguration {
 func TestBreakGlassDefaults(t *testing.T) {
 	c := goodBreakGlass()
 	c.SetDefaults()
-	if got, want := c.SqueezeAfter.Duration, 300*time.Millisecond; got != want {
+	if got, want := c.SqueezeAfter.Duration, 500*time.Millisecond; got != want {
 		t.Errorf("squeezeAfter = %v, want %v", got, want)
 	}
 	if got, want := c.MemoryLimit.Value(), int64(256<<20); got != want {

@@ -114,7 +114,7 @@ type DrillStep struct {
 	// After starts the step when the step of this name has succeeded, Plus (incident time) later.
 	After string           `json:"after,omitempty"`
 	Plus  *metav1.Duration `json:"plus,omitempty"`
-	// When is Always (default) or Unhealthy: skip the step when the target is well by then.
+	// When is Always (default) or Unhealthy: skip the step when by then the target is well or the cause is removed.
 	When StepCondition `json:"when,omitempty"`
 	// Action is what is done.
 	Action DrillAction `json:"action"`

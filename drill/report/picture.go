@@ -30,7 +30,7 @@ func (r *Report) Picture(w io.Writer) error {
 			name = "Unprotected"
 		}
 		c.text(20, y+20, "ink", "start", name)
-		c.text(left, y+20, "soft", "start", sentence(run))
+		c.text(max(left, 34+9*float64(len(name))), y+20, "soft", "start", sentence(run)) // beside the name, however long
 		for i, t := range []track{{"admin", "", "an engineer"}, {"dns", "unique", "a DNS query"}} {
 			drawCells(c, a, run, t, y+30+float64(i)*pitch, bar)
 		}
