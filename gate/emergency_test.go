@@ -34,7 +34,9 @@ func TestEmergency(t *testing.T) {
 	check(t, get(admin))
 	check(t, get(node))
 
-	watching, err := admin.CoreV1().ConfigMaps("default").Watch(t.Context(), metav1.ListOptions{ResourceVersion: "1"})
+	existing, err := admin.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
+	check(t, err)
+	watching, err := admin.CoreV1().ConfigMaps("default").Watch(t.Context(), metav1.ListOptions{ResourceVersion: existing.ResourceVersion})
 	check(t, err)
 	defer watching.Stop()
 	block := emergency.Block(v1alpha1.LimitMatch{Users: []string{lab.AdminUser}}, "the replay", time.Minute)
