@@ -265,7 +265,7 @@ func TestQueuedCountsTheWait(t *testing.T) {
 		var got []string
 		Queued(ctx, time.Second, func(_ context.Context, n int, due time.Time) {
 			if n == 1 {
-				time.Sleep(2500 * time.Millisecond)
+				<-time.After(2500 * time.Millisecond) // of the fake clock
 			}
 			got = append(got, fmt.Sprintf("asked %v", due.Sub(began)))
 		}, func(due time.Time) { got = append(got, fmt.Sprintf("waited %v", due.Sub(began))) })
