@@ -129,12 +129,21 @@ func (f *replayFlags) options(env *Env, name string) (*replay.Options, error) {
 		return nil, err
 	}
 	o := &replay.Options{Scenario: d, BinDir: f.binDir, Bounds: map[string]lab.Bounds{}, Log: env.Log()}
+	scenarioPods := *d.Parameters.Pods
 	if f.nodes != 0 {
 		d.Parameters.Nodes = f.nodes
 		d.Parameters.Pods = new(v1alpha1.DefaultPodsPerNode * f.nodes)
 	}
 	if f.pods >= 0 {
 		d.Parameters.Pods = new(f.pods)
+	}
+	// A larger cluster needs a larger control plane to stand at all.
+	if pods := *d.Parameters.Pods; scenarioPods > 0 && pods > scenarioPods {
+		for _, b := range d.Target.Bounds {
+			if b.Memory != nil {
+				b.Memory.Set(int64(float64(b.Memory.Value()) * float64(pods) / float64(scenarioPods)))
+			}
+		}
 	}
 	if f.factor != 0 {
 		d.Parameters.Factor = f.factor

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"k8s.io/apimachinery/pkg/api/resource"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -62,6 +63,19 @@ type DrillTarget struct {
 	APIServers int `json:"apiServers,omitempty"`
 	// NodeCaches is how many node-level DNS caches it has; default 2, 1–64.
 	NodeCaches int `json:"nodeCaches,omitempty"`
+	// Bounds are what components may take of the machine, so that a big one shows what a small control plane does.
+	Bounds []ComponentBounds `json:"bounds,omitempty"`
+}
+
+// ComponentBounds bounds each process of one kind. What is left out is not bounded.
+type ComponentBounds struct {
+	// Component is the kind: kube-apiserver, etcd, kube-controller-manager, kube-scheduler.
+	Component string `json:"component"`
+	// CPU is in cores, > 0.
+	CPU float64 `json:"cpu,omitempty"`
+	// Memory is resident memory, at least 64Mi; a process that needs more is killed and started again, as a kubelet
+	// does with a static pod. It grows with the pods when a replay is made larger than its scenario.
+	Memory *resource.Quantity `json:"memory,omitempty"`
 }
 
 // TargetLab is the one kind of target a scenario may name.

@@ -65,10 +65,33 @@ func known(names []string, all sets.Set[string], path *field.Path) field.ErrorLi
 	return errs
 }
 
+var boundedComponents = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+
 func (t *DrillTarget) validate(path *field.Path) field.ErrorList {
 	errs := oneOf(t.Kind, path.Child("kind"), TargetLab)
 	errs = append(errs, between(t.APIServers, 1, 5, path.Child("apiServers"))...)
-	return append(errs, between(t.NodeCaches, 1, 64, path.Child("nodeCaches"))...)
+	errs = append(errs, between(t.NodeCaches, 1, 64, path.Child("nodeCaches"))...)
+	seen := sets.New[string]()
+	for i, b := range t.Bounds {
+		p := path.Child("bounds").Index(i)
+		if !slices.Contains(boundedComponents, b.Component) {
+			errs = append(errs, field.NotSupported(p.Child("component"), b.Component, boundedComponents))
+		}
+		if seen.Has(b.Component) {
+			errs = append(errs, field.Duplicate(p.Child("component"), b.Component))
+		}
+		seen.Insert(b.Component)
+		if b.CPU < 0 || b.CPU > 4096 {
+			errs = append(errs, field.Invalid(p.Child("cpu"), b.CPU, "must be a number of cores between 0 and 4096"))
+		}
+		if b.Memory != nil && b.Memory.Value() < 64<<20 {
+			errs = append(errs, field.Invalid(p.Child("memory"), b.Memory.String(), "must be at least 64Mi"))
+		}
+		if b.CPU == 0 && b.Memory == nil {
+			errs = append(errs, field.Required(p, "cpu, memory or both"))
+		}
+	}
+	return errs
 }
 
 func (p *DrillParameters) validate(path *field.Path) field.ErrorList {

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
@@ -30,7 +32,7 @@ type Options struct {
 	BinDir    string
 	// Executable is seakeep itself, for the processes it adds to the lab.
 	Executable string
-	// Bounds limit components, by kind.
+	// Bounds limit components, by kind; they stand over the scenario's.
 	Bounds map[string]lab.Bounds
 	// Work is a folder for the labs; it is made and, when all went well, removed.
 	Work     string
@@ -61,7 +63,7 @@ func Run(ctx context.Context, o Options) (*report.Report, error) {
 		if err != nil {
 			return nil, fmt.Errorf("running with layers %s: %w", layers, err)
 		}
-		r.Bounds = describeBounds(bounds, o.Bounds)
+		r.Bounds = describeBounds(bounds, o.bounds(o.Scenario))
 		r.Runs = append(r.Runs, report.NewRun(result))
 	}
 	r.Conclude()
@@ -107,7 +109,7 @@ func (o Options) labOptions(d *v1alpha1.Drill, name string) lab.Options {
 // once brings a lab up with the layers, plays the scenario and takes the lab down. From a frozen lab if one is named.
 func (o Options) once(ctx context.Context, d *v1alpha1.Drill, layers Layers, frozen string) (_ *drill.Result, bounds string, err error) {
 	options := o.labOptions(d, d.Name+"-"+string(layers))
-	options.Restore, options.Bounds = frozen, o.Bounds
+	options.Restore, options.Bounds = frozen, o.bounds(d)
 	options.APIServers = d.Target.APIServers + added(d)
 	target := &labTarget{serving: options.APIServers}
 	closeDoor := o.openDoor(&options, target, layers)
@@ -190,13 +192,34 @@ func added(d *v1alpha1.Drill) (n int) {
 	return n
 }
 
+// bounds are the scenario's, with those of the command line over them.
+func (o Options) bounds(d *v1alpha1.Drill) map[string]lab.Bounds {
+	all := make(map[string]lab.Bounds, len(d.Target.Bounds)+len(o.Bounds))
+	for _, b := range d.Target.Bounds {
+		bounds := lab.Bounds{CPU: b.CPU}
+		if b.Memory != nil {
+			bounds.Memory = b.Memory.Value()
+		}
+		all[b.Component] = bounds
+	}
+	maps.Copy(all, o.Bounds)
+	return all
+}
+
 func describeBounds(mechanism string, bounds map[string]lab.Bounds) string {
 	if len(bounds) == 0 {
 		return "none"
 	}
 	text := mechanism
-	for kind, b := range bounds {
-		text += fmt.Sprintf("; %s: %g cores, %d bytes (0: not bounded)", kind, b.CPU, b.Memory)
+	for _, kind := range slices.Sorted(maps.Keys(bounds)) {
+		b := bounds[kind]
+		text += "; " + kind
+		if b.CPU > 0 {
+			text += fmt.Sprintf(" %g cores", b.CPU)
+		}
+		if b.Memory > 0 {
+			text += fmt.Sprintf(" %d MiB", b.Memory>>20)
+		}
 	}
 	return text
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strconv"
 	"time"
 	"unicode"
@@ -46,6 +47,11 @@ func (s *Server) server(who func(*http.Request) (actor, error)) *http.Server {
 	if s.opts.Top != nil {
 		mux.HandleFunc("GET /v1/top", s.top)
 	}
+	// Where the gate itself spends its time is an operator's question too, and it cannot be asked after a restart.
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusNotFound, answer{Error: "no such endpoint: " + r.Method + " " + r.URL.Path})
 	})

@@ -55,7 +55,13 @@ type Authenticator struct {
 	// token, a revoked one). They go with the unverifiable ones, because a 401 makes the API server close its
 	// HTTP/2 connection under everyone who shares it.
 	distrusted *lru.Cache
+	// verified holds chains of client certificates that were verified. The authorities of an Authenticator do not change.
+	verified *lru.Cache
 }
+
+// verifiedFor is how long a verified chain is believed without looking again, and never beyond its expiry. An authority
+// that is taken away makes a new Authenticator, which begins with none.
+const verifiedFor = time.Minute
 
 // distrustFor is how long a refused token is kept apart. Short, because a token can become valid again: an API server
 // that could not read its key answers 401 too.
@@ -81,6 +87,7 @@ func New(o Options) *Authenticator {
 		tokens:       o.Tokens,
 		clock:        o.Clock,
 		distrusted:   lru.New(4096),
+		verified:     lru.New(16384),
 	}
 }
 
@@ -90,9 +97,8 @@ func (a *Authenticator) Authenticate(r *http.Request) (flow.Caller, error) {
 	token, hasToken := bearerToken(r)
 	certificateErr := error(nil)
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		response, ok, err := a.certificates.AuthenticateRequest(r)
+		caller, ok, err := a.callerFromChain(r)
 		if ok {
-			caller := callerFrom(response)
 			if refused := a.refuse.Intersection(sets.New(caller.Groups...)); refused.Len() > 0 {
 				return flow.Caller{}, fmt.Errorf("%w: certificates of group %s may not use this lane; use the break-glass lane, or a certificate whose rights come from RBAC",
 					ErrForbidden, strings.Join(sets.List(refused), ", "))
@@ -108,6 +114,39 @@ func (a *Authenticator) Authenticate(r *http.Request) (flow.Caller, error) {
 		return flow.Caller{}, fmt.Errorf("%w: verifying the client certificate: %w", ErrUnauthorized, certificateErr)
 	}
 	return unverified(r, false), nil
+}
+
+// callerFromChain verifies the client's certificate, and remembers that it did: the signatures cost more than all the
+// rest of the corridor, and a connection shows the same certificate with every request.
+func (a *Authenticator) callerFromChain(r *http.Request) (caller flow.Caller, ok bool, err error) {
+	chain := sha256.New()
+	for _, certificate := range r.TLS.PeerCertificates {
+		chain.Write(certificate.Raw)
+	}
+	key := [sha256.Size]byte(chain.Sum(nil))
+	now := a.clock()
+	if known, ok := a.verified.Get(key); ok && now.Before(known.(verifiedChain).until) {
+		return known.(verifiedChain).caller, true, nil
+	}
+	response, ok, err := a.certificates.AuthenticateRequest(r)
+	if !ok {
+		return flow.Caller{}, false, err
+	}
+	until := now.Add(verifiedFor)
+	for _, certificate := range r.TLS.PeerCertificates {
+		if certificate.NotAfter.Before(until) {
+			until = certificate.NotAfter
+		}
+	}
+	known := verifiedChain{caller: callerFrom(response), until: until}
+	a.verified.Add(key, known)
+	return known.caller, true, nil
+}
+
+// verifiedChain is who a chain of certificates was found to be, shared between requests and not changed.
+type verifiedChain struct {
+	caller flow.Caller
+	until  time.Time
 }
 
 // Distrust is to be called when the API server answers 401 to a request whose token was verified offline.
