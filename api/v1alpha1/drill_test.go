@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"k8s.io/apimachinery/pkg/api/resource"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +74,14 @@ func TestDrillValidate(t *testing.T) {
 		"a claim in no phase":       {func(d *Drill) { d.Hypothesis[0].During = []string{"storm"} }, "hypothesis[0].during[0]: Not found"},
 		"an unknown metric":         {func(d *Drill) { d.Hypothesis[0].Metric = "beauty" }, "hypothesis[0].metric: Unsupported"},
 		"missed of requests":        {func(d *Drill) { d.Hypothesis[0].Metric = "missed" }, "only the probe leases has it"},
+		"a bound on nobody":         {func(d *Drill) { d.Target.Bounds = []ComponentBounds{{Component: "kubelet", CPU: 1}} }, "target.bounds[0].component: Unsupported"},
+		"a bound of nothing":        {func(d *Drill) { d.Target.Bounds = []ComponentBounds{{Component: "etcd"}} }, "target.bounds[0]: Required"},
+		"a bound that kills": {func(d *Drill) {
+			d.Target.Bounds = []ComponentBounds{{Component: "etcd", Memory: new(resource.MustParse("1Mi"))}}
+		}, "target.bounds[0].memory: Invalid"},
+		"two bounds of one": {func(d *Drill) {
+			d.Target.Bounds = []ComponentBounds{{Component: "etcd", CPU: 1}, {Component: "etcd", CPU: 2}}
+		}, "target.bounds[1].component: Duplicate"},
 		"a bad comparison":          {func(d *Drill) { d.Hypothesis[0].Op = "~" }, "hypothesis[0].op: Unsupported"},
 		"withinRatio without limit": {func(d *Drill) { d.Hypothesis[0].Metric = "withinRatio" }, "within goes with metric withinRatio"},
 		"recovered is not defined": {func(d *Drill) {
