@@ -31,7 +31,7 @@ help: ## Print this list
 .PHONY: demo
 demo: ## Replay the incident of 2024-12-11 twice, unprotected and with the gate; report in out/replay
 	@echo "demo: the incident of 2024-12-11 on a real control plane, first unprotected, then with the gate"
-	@echo "demo: takes about 5 minutes; the very first time 5 to 10 minutes more to build the control plane,"
+	@echo "demo: takes about 5 minutes on 2 cores; the very first time 5 to 10 minutes more to build the control plane,"
 	@echo "demo: up to 8 GB of disk (Go's caches, bin/ and out/) and up to 8 GB of memory; nothing is written but in this"
 	@echo "demo: folder, Go's caches and the temporary folder, nothing listens but on loopback, nothing is left running"
 	@$(MAKE) control-plane build
