@@ -9,7 +9,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -80,8 +79,7 @@ type rooms struct {
 	tokens   *tokens.Verifier
 	proxy    *upstream.Proxy
 	servers  []*upstream.Server
-	serving  *tls.Certificate
-	clients  *x509.CertPool
+	serving  *tls.Config
 	stop     func() // ends what refreshes this snapshot's keys, and waits for it
 }
 
@@ -322,8 +320,7 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 	next := &rooms{
 		config:  cfg,
 		mode:    cfg.Identity.Mode,
-		serving: &serving,
-		clients: clients,
+		serving: servingConfig(clients, serving),
 		stop:    stop,
 	}
 	var verifier identity.TokenVerifier

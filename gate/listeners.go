@@ -2,6 +2,7 @@ package gate
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"time"
@@ -16,20 +17,11 @@ import (
 func (g *Gate) standardServer() *http.Server {
 	return &http.Server{
 		Handler: corridor{gate: g},
+		// Each handshake takes the certificate in force; the listener's own configuration only says where to find it.
 		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12,
-			ClientAuth: identity.ClientAuth,
-			NextProtos: []string{"h2", "http/1.1"},
-			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-				rooms := g.rooms.Load()
-				return &tls.Config{
-					MinVersion:   tls.VersionTLS12,
-					ClientAuth:   identity.ClientAuth,
-					ClientCAs:    rooms.clients,
-					Certificates: []tls.Certificate{*rooms.serving},
-					NextProtos:   []string{"h2", "http/1.1"},
-				}, nil
-			},
+			MinVersion:         tls.VersionTLS12,
+			NextProtos:         []string{"h2", "http/1.1"},
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return g.rooms.Load().serving, nil },
 		},
 		ReadHeaderTimeout: 32 * time.Second,
 		IdleTimeout:       90 * time.Second,
@@ -41,6 +33,17 @@ func (g *Gate) standardServer() *http.Server {
 			PingTimeout:      15 * time.Second,
 		},
 		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// servingConfig is what clients of one snapshot shake hands with, made once and not for every connection.
+func servingConfig(clients *x509.CertPool, serving tls.Certificate) *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		ClientAuth:   identity.ClientAuth,
+		ClientCAs:    clients,
+		Certificates: []tls.Certificate{serving},
+		NextProtos:   []string{"h2", "http/1.1"},
 	}
 }
 
