@@ -220,38 +220,6 @@ func (p *Process) Restart(ctx context.Context) error {
 	return p.start(ctx)
 }
 
-// Relaunch stops and starts the process without waiting until it is ready: in an outage it may never be, and that is
-// then what is to be seen.
-func (p *Process) Relaunch(ctx context.Context) error {
-	p.ops.Lock()
-	defer p.ops.Unlock()
-	if err := p.stop(ctx); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.setWanted(true)
-	if _, err := p.spawn(); err != nil {
-		p.setWanted(false)
-		return fmt.Errorf("starting %s: %w", p.Name, err)
-	}
-	return nil
-}
-
-// AwaitReady waits until the process's readiness check succeeds, its life ends or the context does.
-func (p *Process) AwaitReady(ctx context.Context) error {
-	p.mu.Lock()
-	r := p.current
-	p.mu.Unlock()
-	if r == nil {
-		return fmt.Errorf("waiting for %s: it does not run", p.Name)
-	}
-	if err := p.awaitReady(ctx, r); err != nil {
-		return fmt.Errorf("waiting for %s: %w", p.Name, err)
-	}
-	return nil
-}
-
 // Signal sends a signal to the running process, such as SIGSTOP to hang it.
 func (p *Process) Signal(sig syscall.Signal) error {
 	p.mu.Lock()
