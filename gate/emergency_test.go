@@ -1,7 +1,6 @@
 package gate_test
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/emergency"
+	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -20,9 +20,9 @@ import (
 func TestEmergency(t *testing.T) {
 	l := cluster(t)
 	n := openLane(t, l, "")
-	operator := emergency.OnSocket(n.socket())
+	operator := emergency.OnSocket(n.Socket())
 	defer operator.Close()
-	admin, node := n.client(lab.Admin), n.client(lab.Node(lab.NodeName(0)))
+	admin, node := n.Client(lab.Admin), n.Client(lab.Node(lab.NodeName(0)))
 	get := func(client *kubernetes.Clientset) error {
 		_, err := client.CoreV1().Nodes().Get(t.Context(), lab.NodeName(0), metav1.GetOptions{})
 		return err
@@ -61,9 +61,9 @@ func TestEmergency(t *testing.T) {
 	}
 
 	// The rule outlives the process that acknowledged it.
-	n.stop()
-	n = serve(t, l, n.file)
-	admin, node = n.client(lab.Admin), n.client(lab.Node(lab.NodeName(0)))
+	n.Stop()
+	n = gatetest.Serve(t, l, n.File)
+	admin, node = n.Client(lab.Admin), n.Client(lab.Node(lab.NodeName(0)))
 	if err := get(admin); !apierrors.IsForbidden(err) {
 		t.Errorf("after a restart: %v, want 403", err)
 	}
@@ -105,5 +105,3 @@ func renewLease(t *testing.T, client *kubernetes.Clientset, node string) error {
 	}
 	return err
 }
-
-func (n *lane) socket() string { return filepath.Join(filepath.Dir(n.file), "admin.sock") }

@@ -2,7 +2,6 @@ package gate_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate"
+	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/internal/pki"
 	"github.com/seakeep/seakeep/lab"
@@ -35,102 +35,9 @@ import (
 // cluster is the control plane all tests of this package share.
 func cluster(t *testing.T) *lab.Lab { return lab.Start(t, lab.Options{Nodes: 3, Pods: 6}) }
 
-// lane is a gate in front of the shared control plane.
-type lane struct {
-	t    *testing.T
-	lab  *lab.Lab
-	file string
-	log  *bytes.Buffer
-	url  string
-	stop func()
-}
-
-const configuration = `apiVersion: seakeep.dev/v1alpha1
-kind: GateConfiguration
-listen: {address: "127.0.0.1:0", certFile: %[1]s, keyFile: %[2]s}
-upstreams: [{name: lab, url: %[3]s, caFile: %[4]s}]
-identity:
-  clientCAFile: %[4]s
-  proxyCertFile: %[5]s
-  proxyKeyFile: %[6]s
-  serviceAccounts: {issuers: [%[7]s], keyFiles: [%[8]s]}
-admin: {socket: %[9]s/admin.sock}
-stateDir: %[9]s/state
-`
-
-func openLane(t *testing.T, l *lab.Lab, limits string) *lane {
+func openLane(t *testing.T, l *lab.Lab, limits string) *gatetest.Lane {
 	t.Helper()
-	dir := t.TempDir()
-	p := l.PKI()
-	// The key is copied so that a test may replace it.
-	for _, name := range []string{p.ServingCert, p.ServingKey} {
-		data, err := os.ReadFile(name)
-		check(t, err)
-		check(t, os.WriteFile(filepath.Join(dir, filepath.Base(name)), data, 0o600))
-	}
-	cert, key := filepath.Join(dir, filepath.Base(p.ServingCert)), filepath.Join(dir, filepath.Base(p.ServingKey))
-	text := fmt.Sprintf(configuration, cert, key, l.APIServerURL(0), p.ClusterCA, p.FrontProxyCert, p.FrontProxyKey,
-		lab.ServiceAccountIssuer, p.ServiceAccountKey, dir) + limits
-	file := filepath.Join(dir, "gate.yaml")
-	check(t, os.WriteFile(file, []byte(text), 0o600))
-	return serve(t, l, file)
-}
-
-func serve(t *testing.T, l *lab.Lab, file string) *lane {
-	t.Helper()
-	n := &lane{t: t, lab: l, file: file, log: &bytes.Buffer{}}
-	registry := prometheus.NewRegistry()
-	g, err := gate.New(gate.Options{
-		Load: func() (*v1alpha1.GateConfiguration, *config.Document, error) {
-			return config.LoadKind[*v1alpha1.GateConfiguration](file, strings.NewReader(""))
-		},
-		ConfigFile: file,
-		Gatherer:   registry,
-		Registerer: registry,
-		Log:        slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
-	check(t, err)
-	n.url = "https://" + g.Address().String()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- g.Run(ctx) }()
-	stopped := false
-	n.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("the gate ended with %v", err)
-			}
-		case <-time.After(30 * time.Second):
-			t.Error("the gate does not stop")
-		}
-	}
-	t.Cleanup(n.stop)
-	return n
-}
-
-// config is a client's way through the gate as the identity.
-func (n *lane) config(id lab.Identity) *rest.Config {
-	c := rest.CopyConfig(n.lab.RESTConfig(id))
-	c.Host = n.url
-	return c
-}
-
-func (n *lane) client(id lab.Identity) *kubernetes.Clientset {
-	n.t.Helper()
-	return clientset(n.t, n.config(id))
-}
-
-func clientset(t *testing.T, c *rest.Config) *kubernetes.Clientset {
-	t.Helper()
-	client, err := kubernetes.NewForConfig(c)
-	check(t, err)
-	return client
+	return gatetest.Open(t, l, gatetest.Options{More: limits})
 }
 
 func check(t *testing.T, err error) {
@@ -155,20 +62,20 @@ func TestIdentityArrivesUnchanged(t *testing.T) {
 		"a node's certificate":      lab.Node(lab.NodeName(0)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			direct, through := whoAmI(t, clientset(t, l.RESTConfig(id))), whoAmI(t, n.client(id))
+			direct, through := whoAmI(t, gatetest.Clientset(t, n.Direct(id))), whoAmI(t, n.Client(id))
 			if diff := cmp.Diff(direct, through); diff != "" {
 				t.Errorf("identity direct and through the gate (-direct +gate):\n%s", diff)
 			}
 		})
 	}
 	t.Run("a service account's token", func(t *testing.T) {
-		direct, through := l.RESTConfig(lab.Admin), n.config(lab.Admin)
-		token := requestToken(t, clientset(t, direct), "default")
+		direct, through := n.Direct(lab.Admin), n.Config(lab.Admin)
+		token := requestToken(t, gatetest.Clientset(t, direct), "default")
 		for _, c := range []*rest.Config{direct, through} {
 			c.CertData, c.KeyData, c.CertFile, c.KeyFile = nil, nil, "", ""
 			c.BearerToken = token
 		}
-		want, got := whoAmI(t, clientset(t, direct)), whoAmI(t, clientset(t, through))
+		want, got := whoAmI(t, gatetest.Clientset(t, direct)), whoAmI(t, gatetest.Clientset(t, through))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("identity direct and through the gate (-direct +gate):\n%s", diff)
 		}
@@ -177,26 +84,26 @@ func TestIdentityArrivesUnchanged(t *testing.T) {
 		}
 	})
 	t.Run("impersonation is authorized against the caller", func(t *testing.T) {
-		c := n.config(lab.Admin)
+		c := n.Config(lab.Admin)
 		c.Impersonate = rest.ImpersonationConfig{UserName: "jane"}
-		if got := whoAmI(t, clientset(t, c)).Username; got != "jane" {
+		if got := whoAmI(t, gatetest.Clientset(t, c)).Username; got != "jane" {
 			t.Errorf("the user is %q, want jane", got)
 		}
-		c = n.config(lab.Node(lab.NodeName(0)))
+		c = n.Config(lab.Node(lab.NodeName(0)))
 		c.Impersonate = rest.ImpersonationConfig{UserName: "jane"}
-		_, err := clientset(t, c).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		_, err := gatetest.Clientset(t, c).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("a node impersonating gets %v, want 403", err)
 		}
 	})
 	t.Run("system:masters does not pass this lane", func(t *testing.T) {
-		_, err := n.client(lab.Masters).CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{})
+		_, err := n.Client(lab.Masters).CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{})
 		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "break-glass") {
 			t.Errorf("got %v, want 403 that names the break-glass lane", err)
 		}
 	})
 	t.Run("a certificate of another authority is nobody", func(t *testing.T) {
-		_, err := n.client(lab.BreakGlass).CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{})
+		_, err := n.Client(lab.BreakGlass).CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{})
 		if !apierrors.IsUnauthorized(err) {
 			t.Errorf("got %v, want 401", err)
 		}
@@ -226,7 +133,7 @@ func TestNobodyIsBelieved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 			defer client.CloseIdleConnections()
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.url+"/api/v1/namespaces/kube-system/secrets", nil)
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.URL+"/api/v1/namespaces/kube-system/secrets", nil)
 			check(t, err)
 			for key, values := range headers {
 				request.Header[key] = values
@@ -246,7 +153,7 @@ func TestKubectl(t *testing.T) {
 	l := cluster(t)
 	n := openLane(t, l, "")
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	check(t, l.WriteKubeconfig(kubeconfig, lab.Admin, n.url, l.CAFile()))
+	check(t, l.WriteKubeconfig(kubeconfig, lab.Admin, n.URL, l.CAFile()))
 	kubectl := func(stdin string, args ...string) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), filepath.Join(l.BinDir(), "kubectl"), append([]string{"--kubeconfig", kubeconfig}, args...)...)
@@ -284,7 +191,7 @@ func TestKubectl(t *testing.T) {
 func TestWatchThroughTheGate(t *testing.T) {
 	l := cluster(t)
 	n := openLane(t, l, "")
-	client := n.client(lab.Admin)
+	client := n.Client(lab.Admin)
 	w, err := client.CoreV1().ConfigMaps("default").Watch(t.Context(), metav1.ListOptions{LabelSelector: "watched=yes"})
 	check(t, err)
 	defer w.Stop()
@@ -303,7 +210,7 @@ func TestWatchThroughTheGate(t *testing.T) {
 	check(t, client.CoreV1().ConfigMaps("default").Delete(t.Context(), made.Name, metav1.DeleteOptions{}))
 
 	// Stopping the gate ends the watch as the API server would, and in time.
-	n.stop()
+	n.Stop()
 	for range w.ResultChan() { //nolint:revive // drained to its end, which is the assertion
 	}
 }
@@ -314,14 +221,14 @@ func TestLimits(t *testing.T) {
 - {name: no-secrets, match: {resources: [secrets]}, action: Deny}
 - {name: slow-agent, match: {userAgents: ["telemetry/*"]}, action: Throttle, throttle: {requestsPerSecond: 0.001, burst: 2, per: UserAgent}}
 `)
-	admin := n.client(lab.Admin)
+	admin := n.Client(lab.Admin)
 	_, err := admin.CoreV1().Secrets("default").List(t.Context(), metav1.ListOptions{})
 	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "no-secrets") {
 		t.Errorf("got %v, want 403 that names the rule", err)
 	}
-	c := n.config(lab.Admin)
+	c := n.Config(lab.Admin)
 	c.UserAgent = "telemetry/v1"
-	client := clientset(t, c)
+	client := gatetest.Clientset(t, c)
 	for i := range 3 {
 		result := client.CoreV1().RESTClient().Get().AbsPath("/api/v1/namespaces").MaxRetries(0).Do(t.Context())
 		err := result.Error()
@@ -338,26 +245,22 @@ func TestLimits(t *testing.T) {
 func TestReload(t *testing.T) {
 	l := cluster(t)
 	n := openLane(t, l, "")
-	client := n.client(lab.Admin)
+	client := n.Client(lab.Admin)
 	listed := func() error {
 		_, err := client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
 		return err
 	}
 	check(t, listed())
-	good, err := os.ReadFile(n.file)
+	good, err := os.ReadFile(n.File)
 	check(t, err)
-	replace := func(text string) {
-		check(t, os.WriteFile(n.file+".new", []byte(text), 0o600))
-		check(t, os.Rename(n.file+".new", n.file))
-	}
-	replace(string(good) + "limits: [{name: closed, match: {resources: [configmaps]}, action: Deny}]\n")
+	n.Replace(string(good) + "limits: [{name: closed, match: {resources: [configmaps]}, action: Deny}]\n")
 	eventually(t, "the new rule denies", func() bool { return apierrors.IsForbidden(listed()) })
-	replace(string(good) + "limits: [{name: broken, match: {sourceCIDRs: [nowhere]}, action: Deny}]\n")
-	replace(strings.Replace(string(good), "stateDir", "statedir", 1))
+	n.Replace(string(good) + "limits: [{name: broken, match: {sourceCIDRs: [nowhere]}, action: Deny}]\n")
+	n.Replace(strings.Replace(string(good), "stateDir", "statedir", 1))
 	if err := listed(); !apierrors.IsForbidden(err) {
 		t.Errorf("a bad file took the running rule away: %v", err)
 	}
-	replace(string(good))
+	n.Replace(string(good))
 	eventually(t, "the rule is gone", func() bool { return listed() == nil })
 }
 
@@ -378,8 +281,8 @@ func eventually(t *testing.T, what string, done func() bool) {
 func TestConfigurationsThatCannotBeUsed(t *testing.T) {
 	l := cluster(t)
 	n := openLane(t, l, "")
-	n.stop()
-	good, err := os.ReadFile(n.file)
+	n.Stop()
+	good, err := os.ReadFile(n.File)
 	check(t, err)
 	for name, test := range map[string]struct{ old, new, want string }{
 		"a key others can read": {"proxyKeyFile: " + l.PKI().FrontProxyKey, "proxyKeyFile: " + readableByAll(t, l.PKI().FrontProxyKey), "chmod 600"},
@@ -417,7 +320,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	l := cluster(t)
 	before := goleak.IgnoreCurrent()
 	n := openLane(t, l, "")
-	c := n.config(lab.Admin)
+	c := n.Config(lab.Admin)
 	httpClient, err := rest.HTTPClientFor(c)
 	check(t, err)
 	client, err := kubernetes.NewForConfigAndClient(c, httpClient)
@@ -426,7 +329,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		_, err := client.CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{})
 		check(t, err)
 	}
-	n.stop()
+	n.Stop()
 	httpClient.CloseIdleConnections()
 	goleak.VerifyNone(t, before)
 }
