@@ -32,7 +32,7 @@ type FileRef struct {
 	Use   FileUse
 	// CertFile is, for a key, the certificate it must fit.
 	CertFile string
-	// OwnerOnly is true for a key nobody but its owner may read.
+	// OwnerOnly is true for a key nobody but its owner may read or replace.
 	OwnerOnly bool
 	// MayBeAbsent is true for a file the program makes itself.
 	MayBeAbsent bool
@@ -76,6 +76,9 @@ func (c *GateConfiguration) Files() []FileRef {
 		path := field.NewPath("admin", "remote")
 		files = append(files, keyPair(path, "certFile", r.CertFile, "keyFile", r.KeyFile, false)...)
 		files = append(files, FileRef{Field: path.Child("clientCAFile"), Path: r.ClientCAFile, Use: FileCA})
+	}
+	if t := c.Tracing; t != nil && t.CAFile != "" {
+		files = append(files, FileRef{Field: field.NewPath("tracing", "caFile"), Path: t.CAFile, Use: FileCA})
 	}
 	return files
 }

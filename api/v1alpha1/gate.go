@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,10 @@ type GateConfiguration struct {
 	// DrainTimeout is how long SIGTERM waits for requests in flight; watches are closed cleanly at once.
 	// Default 10s, 0s–10m.
 	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
+	// Tracing sends spans of sampled requests to an OpenTelemetry collector; absent: off, at no cost.
+	Tracing *GateTracing `json:"tracing,omitempty"`
+	// AccessLog writes some requests as JSON lines; absent: off, at no cost.
+	AccessLog *GateAccessLog `json:"accessLog,omitempty"`
 }
 
 // Switch is "Enabled" or "Disabled".
@@ -65,6 +70,8 @@ type GateListen struct {
 	// MetricsOpen is Enabled. Empty: no such listener.
 	MetricsAddress string `json:"metricsAddress,omitempty"`
 	MetricsOpen    Switch `json:"metricsOpen,omitempty"`
+	// Connections bounds what clients may hold open.
+	Connections GateConnections `json:"connections,omitempty"`
 }
 
 // GateUpstream is one API server.
@@ -97,12 +104,19 @@ type GateIdentity struct {
 	// ClientCAFile verifies client certificates; the API server's --client-ca-file.
 	ClientCAFile string `json:"clientCAFile"`
 	// ProxyCertFile and ProxyKeyFile are the front-proxy client certificate (or, in mode Impersonation, the
-	// gate's own). The key must be readable by its owner only.
+	// gate's own). Whoever has the key can be any user, so it must be readable by its owner only, who must be the
+	// gate's user or root, in a folder that not everybody may write. A rotated pair is in use when both files fit.
 	ProxyCertFile string `json:"proxyCertFile"`
 	ProxyKeyFile  string `json:"proxyKeyFile"`
 	// RefuseGroups are groups a client certificate may not carry through this lane. Default: system:masters,
-	// because a stolen front-proxy key must not be a way to become exempt from authorization.
+	// whose members are exempt from authorization: they belong on the break-glass lane. A list without it is refused
+	// unless AllowMasters is Enabled.
 	RefuseGroups []string `json:"refuseGroups,omitempty"`
+	// RequestHeaders are the names of the headers that carry an identity, for API servers whose flags rename them.
+	RequestHeaders RequestHeaders `json:"requestHeaders,omitempty"`
+	// AllowMasters, when Enabled, acknowledges that certificates of system:masters pass this lane; RefuseGroups then
+	// may not name the group. Default Disabled.
+	AllowMasters Switch `json:"allowMasters,omitempty"`
 	// ServiceAccounts verifies ServiceAccount tokens offline, for limiting only; nothing is authorized by it.
 	ServiceAccounts *ServiceAccountKeys `json:"serviceAccounts,omitempty"`
 	// OIDC verifies ID tokens offline against cached issuer keys, for limiting only.
@@ -170,11 +184,16 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.Listen.MetricsOpen == "" {
 		c.Listen.MetricsOpen = Disabled
 	}
+	c.Listen.Connections.setDefaults()
+	c.Identity.RequestHeaders.setDefaults()
 	if c.Identity.Mode == "" {
 		c.Identity.Mode = FrontProxy
 	}
-	if c.Identity.RefuseGroups == nil {
-		c.Identity.RefuseGroups = []string{"system:masters"}
+	if c.Identity.AllowMasters == "" {
+		c.Identity.AllowMasters = Disabled
+	}
+	if c.Identity.RefuseGroups == nil && c.Identity.AllowMasters == Disabled {
+		c.Identity.RefuseGroups = []string{mastersGroup}
 	}
 	for i := range c.Identity.OIDC {
 		c.Identity.OIDC[i].setDefaults()
@@ -191,7 +210,16 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.DrainTimeout == nil {
 		c.DrainTimeout = &metav1.Duration{Duration: 10 * time.Second}
 	}
+	if c.Tracing != nil {
+		c.Tracing.setDefaults()
+	}
+	if c.AccessLog != nil {
+		c.AccessLog.setDefaults()
+	}
 }
+
+// mastersGroup is exempt from authorization and from priority and fairness.
+const mastersGroup = "system:masters"
 
 func (o *OIDCIssuer) setDefaults() {
 	if o.UsernameClaim == "" {
@@ -225,6 +253,12 @@ func (c *GateConfiguration) Validate() field.ErrorList {
 	if d := c.DrainTimeout.Duration; d < 0 || d > 10*time.Minute {
 		errs = append(errs, field.Invalid(field.NewPath("drainTimeout"), d.String(), "must be between 0s and 10m"))
 	}
+	if c.Tracing != nil {
+		errs = append(errs, c.Tracing.validate(field.NewPath("tracing"))...)
+	}
+	if c.AccessLog != nil {
+		errs = append(errs, c.AccessLog.validate(field.NewPath("accessLog"))...)
+	}
 	return errs
 }
 
@@ -233,6 +267,7 @@ func (l *GateListen) validate(path *field.Path) field.ErrorList {
 	errs = append(errs, required(l.CertFile, path.Child("certFile"), "the serving certificate")...)
 	errs = append(errs, required(l.KeyFile, path.Child("keyFile"), "the serving key")...)
 	errs = append(errs, validateSwitch(l.MetricsOpen, path.Child("metricsOpen"))...)
+	errs = append(errs, l.Connections.validate(path.Child("connections"))...)
 	if l.MetricsAddress != "" {
 		errs = append(errs, validateAddress(l.MetricsAddress, path.Child("metricsAddress"))...)
 		if l.MetricsOpen != Enabled && !isLoopback(l.MetricsAddress) {
@@ -273,6 +308,8 @@ func (id *GateIdentity) validate(path *field.Path) field.ErrorList {
 	errs = append(errs, required(id.ClientCAFile, path.Child("clientCAFile"), "the CA of client certificates")...)
 	errs = append(errs, required(id.ProxyCertFile, path.Child("proxyCertFile"), "the gate's own client certificate")...)
 	errs = append(errs, required(id.ProxyKeyFile, path.Child("proxyKeyFile"), "the gate's own client key")...)
+	errs = append(errs, id.RequestHeaders.validate(path.Child("requestHeaders"))...)
+	errs = append(errs, id.validateMasters(path)...)
 	if sa := id.ServiceAccounts; sa != nil {
 		p := path.Child("serviceAccounts")
 		if len(sa.Issuers) == 0 {
@@ -290,6 +327,20 @@ func (id *GateIdentity) validate(path *field.Path) field.ErrorList {
 		if o.JWKSURL != "" {
 			errs = append(errs, validateHTTPS(o.JWKSURL, p.Child("jwksURL"))...)
 		}
+	}
+	return errs
+}
+
+// validateMasters sees to it that nobody lets system:masters in by forgetting it.
+func (id *GateIdentity) validateMasters(path *field.Path) field.ErrorList {
+	errs := validateSwitch(id.AllowMasters, path.Child("allowMasters"))
+	refused := slices.Contains(id.RefuseGroups, mastersGroup)
+	switch {
+	case id.AllowMasters == Disabled && !refused:
+		errs = append(errs, field.Invalid(path.Child("refuseGroups"), id.RefuseGroups,
+			"must contain system:masters, which no authorizer can bound, unless allowMasters: Enabled says that it may pass this lane"))
+	case id.AllowMasters == Enabled && refused:
+		errs = append(errs, field.Invalid(path.Child("refuseGroups"), id.RefuseGroups, "must not contain system:masters when allowMasters is Enabled"))
 	}
 	return errs
 }
