@@ -67,6 +67,9 @@ type Options struct {
 	// Top answers GET /v1/top with any value that encodes to JSON: the n most expensive clients, in the order asked
 	// for ("" is its default). Its errors are the client's fault. Nil: there is no such endpoint.
 	Top func(n int, order string) (any, error)
+	// Totals answers GET /v1/totals with any value that encodes to JSON: what was forwarded so far, by verb and
+	// resource. Nil: there is no such endpoint.
+	Totals func() any
 	// Version is shown in the status.
 	Version string
 	// Clock defaults to time.Now; it is the wall clock that rules expire by.

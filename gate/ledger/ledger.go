@@ -40,6 +40,9 @@ type Outcome struct {
 	SeatSeconds float64
 	// Upstream is the time until the API server's answer was complete; for a stream until its headers.
 	Upstream time.Duration
+	// Unanswered is true when no answer came from upstream, or it broke off: the API server may have counted the
+	// request or not.
+	Unanswered bool
 	// RequestBytes and ResponseBytes are body bytes.
 	RequestBytes, ResponseBytes int64
 	// Open is true for an interim account of a stream that goes on: its cost is added, no request is counted.
@@ -186,6 +189,8 @@ type shard struct {
 	// when they come back or end.
 	parked   map[uint64]int32
 	untraced int64
+	// forwarded is exact and by verb and resource only; see Totals.
+	forwarded forwarded
 	// epoch and its weight turn the decay round: instead of all old costs shrinking, new ones grow.
 	epoch time.Time
 	_     [64]byte // keeps the locks of neighbours on different cache lines
@@ -195,6 +200,7 @@ func (s *shard) init(size int, whole bool) {
 	s.size, s.whole = max(1, size), whole
 	s.entries = make(map[Key]*entry, s.size)
 	s.parked = map[uint64]int32{}
+	s.forwarded = forwarded{}
 }
 
 func (s *shard) add(key Key, hash, source uint64, now time.Time, o *Outcome, st step) {
@@ -211,6 +217,7 @@ func (s *shard) add(key Key, hash, source uint64, now time.Time, o *Outcome, st 
 	if !s.whole {
 		e.rates.add(now, o, st)
 		s.rates.add(now, o, st)
+		s.forwarded.add(key, o, st)
 	}
 	e.open = max(0, e.open+st.streams)
 	e.sources.add(source)
