@@ -46,6 +46,11 @@ type Options struct {
 	Self string
 	// AgentLimit bounds the number of agents, default 10,000.
 	AgentLimit int
+	// Exec lets `kubectl exec` into any pod run programs of this machine, as the user who runs the lab. KWOK asks nobody
+	// who they are, so that with this everyone on the machine may: it is for tests, and no command sets it. Without, exec
+	// is refused; logs, attach and port-forward work either way. KWOK (v0.8) never ends a command's standard input, and
+	// any failure is exit code 1.
+	Exec bool
 	// Backoff is how a component that died is restarted.
 	Backoff Backoff
 	// Progress, if set, is told in a sentence what happens, for a person who waits. It is called from one goroutine
