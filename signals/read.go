@@ -9,8 +9,6 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 )
 
 // The metrics read, all of them stable or long-lived in Kubernetes 1.28–1.36.
@@ -25,11 +23,6 @@ const (
 	rejectedTotal  = "apiserver_flowcontrol_rejected_requests_total"
 )
 
-var wanted = [][]byte{
-	[]byte(cpuSeconds), []byte(residentBytes), []byte(startSeconds), []byte(inFlight), []byte(queued),
-	[]byte(executingSeats), []byte(requestTotal), []byte(rejectedTotal),
-}
-
 // maxBytes bounds what is kept of an answer: the wanted lines of a busy API server are some 200 KB.
 const maxBytes = 8 << 20
 
@@ -37,22 +30,18 @@ const maxBytes = 8 << 20
 // histograms; only the wanted families reach the parser, because reading must stay cheap where it runs every second
 // beside a control plane that has no processor left.
 func Read(r io.Reader, now time.Time) (APIServer, error) {
-	text, err := pick(r)
+	families, err := parse(r, cpuSeconds, residentBytes, startSeconds, inFlight, queued, executingSeats, requestTotal, rejectedTotal)
 	if err != nil {
 		return APIServer{}, err
-	}
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
-	if err != nil {
-		return APIServer{}, fmt.Errorf("reading metrics: %w", err)
 	}
 	for _, name := range []string{cpuSeconds, residentBytes, inFlight} {
 		if len(families[name].GetMetric()) == 0 {
 			return APIServer{}, &MissingError{Metric: name}
 		}
 	}
-	s := APIServer{
+	return APIServer{
 		Read:             now,
+		Started:          startOf(families),
 		CPUSeconds:       sum(families[cpuSeconds], nil),
 		ResidentBytes:    sum(families[residentBytes], nil),
 		InFlightReadOnly: sum(families[inFlight], label("request_kind", "readOnly")),
@@ -63,28 +52,24 @@ func Read(r io.Reader, now time.Time) (APIServer, error) {
 		Lists:            sum(families[requestTotal], label("verb", "LIST")),
 		TooMany:          sum(families[requestTotal], label("code", "429")),
 		Rejected:         sum(families[rejectedTotal], nil),
-	}
-	if started := sum(families[startSeconds], nil); started > 0 && started < math.MaxInt32 {
-		s.Started = time.Unix(0, int64(started*float64(time.Second)))
-	}
-	return s, nil
+	}, nil
 }
 
 // pick keeps the lines of the wanted families.
-func pick(r io.Reader) ([]byte, error) {
+func pick(r io.Reader, wanted [][]byte) ([]byte, error) {
 	var kept bytes.Buffer
 	lines := bufio.NewReaderSize(r, 64<<10)
 	for {
 		line, err := lines.ReadSlice('\n')
 		whole := line
-		if err == bufio.ErrBufferFull && isWanted(line) {
+		if err == bufio.ErrBufferFull && isWanted(line, wanted) {
 			return nil, fmt.Errorf("reading metrics: a line is longer than %d bytes", 64<<10)
 		}
 		for err == bufio.ErrBufferFull { // the rest of a long line that nobody wants
 			_, err = lines.ReadSlice('\n')
 			whole = nil
 		}
-		if isWanted(whole) {
+		if isWanted(whole, wanted) {
 			kept.Write(whole)
 			if err == io.EOF {
 				kept.WriteByte('\n')
@@ -103,7 +88,7 @@ func pick(r io.Reader) ([]byte, error) {
 	}
 }
 
-func isWanted(line []byte) bool {
+func isWanted(line []byte, wanted [][]byte) bool {
 	for _, prefix := range []string{"# TYPE ", "# HELP "} {
 		if rest, ok := bytes.CutPrefix(line, []byte(prefix)); ok {
 			line = rest
