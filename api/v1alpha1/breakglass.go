@@ -64,6 +64,8 @@ type BreakGlassIdentity struct {
 	ProxyCertFile string `json:"proxyCertFile"`
 	// ProxyKeyFile must be readable by its owner only.
 	ProxyKeyFile string `json:"proxyKeyFile"`
+	// RequestHeaders are the names of the headers that carry an identity, for API servers whose flags rename them.
+	RequestHeaders RequestHeaders `json:"requestHeaders,omitempty"`
 }
 
 // minMemoryLimit is what a lane with a few watches needs; below it the garbage collector would run all the time.
@@ -78,6 +80,7 @@ func (c *BreakGlassConfiguration) SetDefaults() {
 		limit := resource.MustParse("256Mi")
 		c.MemoryLimit = &limit
 	}
+	c.Identity.RequestHeaders.setDefaults()
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 256
 	}
@@ -90,6 +93,7 @@ func (c *BreakGlassConfiguration) Validate() field.ErrorList {
 	identity := field.NewPath("identity")
 	errs = append(errs, required(c.Identity.ProxyCertFile, identity.Child("proxyCertFile"), "the lane's front-proxy certificate")...)
 	errs = append(errs, required(c.Identity.ProxyKeyFile, identity.Child("proxyKeyFile"), "the lane's front-proxy key")...)
+	errs = append(errs, c.Identity.RequestHeaders.validate(identity.Child("requestHeaders"))...)
 	errs = append(errs, c.validateStandardGates(field.NewPath("standardGates"))...)
 	if d := c.SqueezeAfter.Duration; d < 10*time.Millisecond || d > time.Minute {
 		errs = append(errs, field.Invalid(field.NewPath("squeezeAfter"), d.String(), "must be between 10ms and 1m"))

@@ -3,6 +3,7 @@
 package flow
 
 import (
+	"errors"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -116,9 +117,30 @@ var resolver = &request.RequestInfoFactory{
 	GrouplessAPIPrefixes: sets.NewString("api"),
 }
 
+var (
+	errMethod = errors.New("CONNECT and TRACE have no meaning in the Kubernetes API")
+	errTarget = errors.New("the request target must begin with a slash")
+)
+
+// checkTarget refuses what would reach the API server as something else than what is classified here. A target such as
+// "http:https://server:6443/api/v1/secrets" has an empty path, and net/http sends what stands after the scheme.
+// CONNECT would ask for a tunnel, TRACE for the headers the gate adds.
+func checkTarget(r *http.Request) error {
+	switch {
+	case r.Method == http.MethodConnect, r.Method == http.MethodTrace:
+		return errMethod
+	case r.URL.Opaque != "", !strings.HasPrefix(r.URL.Path, "/"):
+		return errTarget
+	}
+	return nil
+}
+
 // Classify builds the flow of an HTTP request whose caller is known. It fails only on a path the API server itself
-// would refuse to parse; the error is for the client.
+// would refuse to parse, and on what could be understood in two ways; the error is for the client.
 func Classify(r *http.Request, caller Caller, lane Lane, arrived time.Time) (*Request, error) {
+	if err := checkTarget(r); err != nil {
+		return nil, err
+	}
 	info, err := resolver.NewRequestInfo(r)
 	if err != nil {
 		return nil, err
@@ -139,7 +161,7 @@ func Classify(r *http.Request, caller Caller, lane Lane, arrived time.Time) (*Re
 		Path:          info.Path,
 		FieldSelector: info.FieldSelector,
 		LabelSelector: info.LabelSelector,
-		Upgrade:       isUpgrade(r),
+		Upgrade:       IsUpgrade(r),
 	}
 	if !info.IsResourceRequest {
 		f.Resource, f.Subresource, f.APIGroup = "", "", ""
@@ -188,7 +210,8 @@ func longRunning(f *Request, r *http.Request) bool {
 	return false
 }
 
-func isUpgrade(r *http.Request) bool {
+// IsUpgrade is true when the client asks for another protocol, which exists in HTTP/1.1 only.
+func IsUpgrade(r *http.Request) bool {
 	if r.ProtoMajor != 1 || r.Header.Get("Upgrade") == "" {
 		return false
 	}
@@ -209,6 +232,17 @@ func SourceOf(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	return ap.Addr().Unmap()
+}
+
+// Origin is whom an address stands for: the address itself, or in IPv6 the /64 around it, because one host may take
+// every address of its own.
+func Origin(source netip.Addr) string {
+	if source.Is6() {
+		if prefix, err := source.WithZone("").Prefix(64); err == nil {
+			return prefix.String()
+		}
+	}
+	return source.String()
 }
 
 // MayUpgrade is true when the request may switch protocols: only to what the Kubernetes API speaks, and only where it

@@ -1,12 +1,16 @@
 package flow
 
 import (
+	"bufio"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 )
@@ -105,17 +109,76 @@ func TestServiceAccountNamespace(t *testing.T) {
 	}
 }
 
-// FuzzClassify holds that no path a client can send breaks the parsing, and that every request has a scope.
+func TestOriginOfAnAddress(t *testing.T) {
+	for address, want := range map[string]string{
+		"192.0.2.7":            "192.0.2.7",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64",
+		"fe80::1%eth0":         "fe80::/64",
+	} {
+		if got := Origin(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: got %q, want %q", address, got, want)
+		}
+	}
+}
+
+// TestTargetsWithTwoMeanings: what net/http would send on as another path than the one that is classified is refused.
+func TestTargetsWithTwoMeanings(t *testing.T) {
+	for target, wantFail := range map[string]bool{
+		"GET http:https://127.0.0.1:6443/api/v1/secrets": true,
+		"GET http:api/v1/secrets":                        true,
+		"GET *":                                          true,
+		"GET https://other":                              true,
+		"CONNECT 127.0.0.1:6443":                         true,
+		"CONNECT /api/v1/secrets":                        true,
+		"TRACE /api":                                     true,
+		"GET https://other/api/v1/secrets":               false,
+		"GET //api/v1/secrets":                           false,
+		"GET /api/v1/%2e%2e/secrets":                     false,
+	} {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(target + " HTTP/1.1\r\nHost: gate\r\n\r\n")))
+		if err != nil {
+			t.Fatalf("%s: %v", target, err)
+		}
+		if _, err := Classify(r, Caller{}, Standard, time.Time{}); (err != nil) != wantFail {
+			t.Errorf("%s: %v, want a refusal: %v", target, err, wantFail)
+		}
+	}
+}
+
+// FuzzClassify holds that every request has a scope, and that it is to the API server what it is here: the target is
+// sent as net/http sends it and parsed as net/http and the API server parse it there.
 func FuzzClassify(f *testing.F) {
-	f.Add("GET", "/api/v1/namespaces/a/pods/b/exec", "watch=true&resourceVersion=0")
-	f.Add("GET", "/apis//v1/watch/pods", "fieldSelector=metadata.name=&limit=-1")
-	f.Add("POST", "/api/v1/proxy/namespaces", "follow=x")
-	f.Fuzz(func(t *testing.T, method, path, query string) {
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		r.Method, r.URL.Path, r.URL.RawQuery = method, path, query
-		request, err := Classify(r, Caller{}, Standard, time.Time{})
-		if err == nil && request.Scope == "" {
+	for _, line := range []string{
+		"GET /api/v1/namespaces/a/pods/b/exec?watch=true&resourceVersion=0", "GET /apis//v1/watch/pods?fieldSelector=metadata.name=&limit=-1",
+		"POST /api/v1/proxy/namespaces?follow=x", "GET http:https://server:6443/api/v1/secrets", "GET https://other/api/v1/secrets?x", "CONNECT server:6443",
+		"GET /api/v1/namespaces/a%2Fb/pods/%2e%2e", "GET //other/api/v1/pods", "GET *", "OPTIONS *", "GET /api/v1/pods?labelSelector=%zz;a", "GET http:?x",
+	} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(line + " HTTP/1.1\r\nHost: gate\r\n\r\n")))
+		if err != nil {
+			return
+		}
+		here, err := Classify(r, Caller{}, Standard, time.Time{})
+		if err != nil {
+			return
+		}
+		if here.Scope == "" {
 			t.Error("the request has no scope")
+		}
+		out := *r.URL
+		out.Scheme, out.Host = "https", "server:6443"
+		there, err := http.ReadRequest(bufio.NewReader(strings.NewReader(r.Method + " " + out.RequestURI() + " HTTP/1.1\r\nHost: server:6443\r\n\r\n")))
+		if err != nil {
+			return // the API server refuses it
+		}
+		seen, err := Classify(there, Caller{}, Standard, time.Time{})
+		if err != nil {
+			return
+		}
+		if diff := cmp.Diff(here, seen, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("the API server sees another request (-here +there):\n%s", diff)
 		}
 	})
 }

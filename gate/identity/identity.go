@@ -216,21 +216,22 @@ func callerFrom(response *authenticator.Response) flow.Caller {
 const authenticatedGroup = "system:authenticated"
 
 func unverified(r *http.Request, bearer bool) flow.Caller {
-	return flow.Caller{User: "unverified:" + flow.SourceOf(r).String(), Bearer: bearer}
+	return flow.Caller{User: "unverified:" + flow.Origin(flow.SourceOf(r)), Bearer: bearer}
 }
 
 // webSocketBearer is how a browser's WebSocket carries a token (kubernetes/kubernetes#47740).
 const webSocketBearer = "base64url.bearer.authorization.k8s.io."
 
-// bearerToken reads the token from where the API server reads it: the Authorization header, else, for a WebSocket
-// upgrade, one of the subprotocols.
+// bearerToken reads the token from where the API server reads it, letter by letter: the Authorization header, else, for
+// a WebSocket upgrade, one of the subprotocols. Where the two would differ, a request that is anonymous to the API server
+// would travel with the tokens, and its 401 would close their connection.
 func bearerToken(r *http.Request) (string, bool) {
-	scheme, token, ok := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
-	if ok && strings.EqualFold(scheme, "bearer") {
-		token, _, _ = strings.Cut(strings.TrimSpace(token), " ")
-		if token != "" {
-			return token, true
-		}
+	parts := strings.SplitN(strings.TrimSpace(r.Header.Get("Authorization")), " ", 3)
+	if len(parts) > 1 && strings.ToLower(parts[0]) == "bearer" && parts[1] != "" {
+		return parts[1], true
+	}
+	if !flow.IsUpgrade(r) || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		return "", false
 	}
 	for _, value := range r.Header.Values("Sec-WebSocket-Protocol") {
 		for protocol := range strings.SplitSeq(value, ",") {
