@@ -32,7 +32,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.gate.ledger.Started()
 	defer c.gate.ledger.Finished()
 
-	if err := identity.StripHeaders(r.Header); err != nil {
+	if err := rooms.headers.Strip(r); err != nil {
 		c.refuse(w, r, ledger.RejectedRequest, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
 		return
 	}
@@ -80,6 +80,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		outcome := ledger.Outcome{
 			Code:          result.Code,
+			Unanswered:    result.Err != nil,
 			Upstream:      result.Upstream,
 			SeatSeconds:   result.Upstream.Seconds(),
 			RequestBytes:  result.RequestBytes,

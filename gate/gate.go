@@ -57,6 +57,7 @@ type Gate struct {
 	limits  *limit.Engine
 	ledger  *ledger.Ledger
 	streams *streams
+	bodies  *upstream.Bodies
 
 	rooms  atomic.Pointer[rooms]
 	config *v1alpha1.GateConfiguration // as of the start; listeners do not move
@@ -75,6 +76,7 @@ type Gate struct {
 type rooms struct {
 	config   *v1alpha1.GateConfiguration
 	mode     v1alpha1.IdentityMode
+	headers  *identity.Headers
 	identity *identity.Authenticator
 	tokens   *tokens.Verifier
 	proxy    *upstream.Proxy
@@ -99,6 +101,7 @@ func New(opts Options) (*Gate, error) {
 		log:     opts.Log,
 		metrics: newMetrics(opts.Registerer),
 		streams: newStreams(),
+		bodies:  upstream.NewBodies(opts.Registerer),
 	}
 	cfg, doc, err := g.load()
 	if err != nil {
@@ -135,6 +138,7 @@ func (g *Gate) openAdmin() error {
 		StateDir:   g.config.StateDir,
 		Engine:     g.limits,
 		Top:        g.top,
+		Totals:     g.totals,
 		Version:    g.opts.Version,
 		Registerer: g.opts.Registerer,
 		Log:        g.log,
@@ -149,6 +153,13 @@ func (g *Gate) top(n int, order string) (any, error) {
 		return nil, err
 	}
 	return g.ledger.Top(n, by), nil
+}
+
+// totals answers the admin endpoint's question what was forwarded, for a comparison with the API servers' counts.
+func (g *Gate) totals() any {
+	totals := g.ledger.Totals()
+	totals.AuditMark = upstream.AuditMark()
+	return totals
 }
 
 func listen(address string) (net.Listener, error) {
@@ -320,6 +331,7 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 	next := &rooms{
 		config:  cfg,
 		mode:    cfg.Identity.Mode,
+		headers: identity.NewHeaders(cfg.Identity.Mode, cfg.Identity.RequestHeaders),
 		serving: servingConfig(clients, serving),
 		stop:    stop,
 	}
@@ -350,6 +362,6 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 		}
 		next.servers = append(next.servers, server)
 	}
-	next.proxy = upstream.NewProxy(next.servers, cfg.Identity.Mode, cfg.UpstreamTimeout.Duration, g.log)
+	next.proxy = upstream.NewProxy(next.servers, next.headers, cfg.UpstreamTimeout.Duration, g.bodies, g.log)
 	return next, nil
 }

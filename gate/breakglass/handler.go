@@ -83,7 +83,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 // classify strips what the client claims to be and says who it is by its certificate.
 func (s *Server) classify(r *http.Request, chain []*x509.Certificate, serial string, arrived time.Time) (*flow.Request, error) {
-	if err := identity.StripHeaders(r.Header); err != nil {
+	if err := s.headers.Strip(r); err != nil {
 		return nil, err
 	}
 	caller, err := identity.CallerFromCertificate(chain)

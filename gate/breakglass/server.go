@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/upstream"
 	"github.com/seakeep/seakeep/internal/pki"
 )
@@ -65,7 +66,9 @@ type Server struct {
 	metrics  *metrics
 	trust    *trust
 	servers  []*upstream.Server
+	bodies   *upstream.Bodies
 	proxy    *upstream.Proxy
+	headers  *identity.Headers
 	squeezer *squeezer
 	recorder *recorder
 	live     *live
@@ -85,7 +88,7 @@ func New(o Options) (_ *Server, err error) {
 	}
 	c := o.Config
 	m := newMetrics(o.Registerer)
-	s := &Server{log: o.Log, metrics: m, clock: o.Clock, live: newLive(), gatherer: o.Gatherer}
+	s := &Server{log: o.Log, metrics: m, clock: o.Clock, live: newLive(), gatherer: o.Gatherer, bodies: upstream.NewBodies(o.Registerer)}
 	if s.trust, err = newTrust(c.Listen, o.Log, m, o.Clock); err != nil {
 		return nil, err
 	}
@@ -136,7 +139,8 @@ func (s *Server) connectUpstream(c *v1alpha1.BreakGlassConfiguration) error {
 		}
 		s.servers = append(s.servers, server)
 	}
-	s.proxy = upstream.NewProxy(s.servers, v1alpha1.FrontProxy, headerTimeout, s.log)
+	s.headers = identity.NewHeaders(v1alpha1.FrontProxy, c.Identity.RequestHeaders)
+	s.proxy = upstream.NewProxy(s.servers, s.headers, headerTimeout, s.bodies, s.log)
 	s.warmth = newWarmth(s.servers, s.metrics, s.log)
 	return nil
 }

@@ -53,12 +53,6 @@ func (b *countingBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// openBody is a request's body that stays open when a transport gives up on it.
-type openBody struct{ io.Reader }
-
-// Close implements io.Closer.
-func (openBody) Close() error { return nil }
-
 // watchBody ends cleanly when the gate ends the stream, so that the client sees the end of a watch and not a torn one.
 type watchBody struct {
 	io.ReadCloser

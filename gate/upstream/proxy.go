@@ -10,10 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/identity"
 )
@@ -26,9 +27,10 @@ var ErrEndStream = errors.New("stream ended by the gate")
 // Proxy forwards classified requests to one of its servers. It is safe for concurrent use and immutable.
 type Proxy struct {
 	servers []*Server
-	mode    v1alpha1.IdentityMode
+	headers *identity.Headers
 	// headerTimeout bounds how long a request that is no stream waits for the first byte of its answer.
 	headerTimeout time.Duration
+	bodies        *Bodies
 	log           *slog.Logger
 	reverse       *httputil.ReverseProxy
 }
@@ -49,9 +51,9 @@ type Result struct {
 }
 
 // NewProxy returns a proxy over at least one server. headerTimeout must be longer than the API server's own
-// --request-timeout (default 60 s), so that the API server's word comes first.
-func NewProxy(servers []*Server, mode v1alpha1.IdentityMode, headerTimeout time.Duration, log *slog.Logger) *Proxy {
-	p := &Proxy{servers: servers, mode: mode, headerTimeout: headerTimeout, log: log}
+// --request-timeout (default 60 s), so that the API server's word comes first. bodies are the process's own.
+func NewProxy(servers []*Server, headers *identity.Headers, headerTimeout time.Duration, bodies *Bodies, log *slog.Logger) *Proxy {
+	p := &Proxy{servers: servers, headers: headers, headerTimeout: headerTimeout, bodies: bodies, log: log}
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      (*transport)(p),
@@ -123,10 +125,37 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	// ReverseProxy drops query parameters it cannot parse; the API server shall see what the client wrote.
 	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
 	pr.Out.URL.Scheme = "https"
-	pr.Out.Host = "" // the upstream's own
-	identity.SetHeaders(pr.Out, &x.flow.Caller, p.mode)
+	p.headers.Set(pr.Out, &x.flow.Caller)
+	markAudit(pr.Out.Header)
+	setForwarded(pr, x.flow)
 	if _, ok := pr.In.Header["User-Agent"]; !ok {
 		pr.Out.Header["User-Agent"] = nil // keep net/http from putting its own name there
+	}
+	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
+		// Under this spelling net/http takes a POST for one it may repeat when a connection breaks; the API server promises
+		// nothing of the kind. In another spelling it is the same header, and only a header.
+		if values, ok := pr.Out.Header[name]; ok {
+			delete(pr.Out.Header, name)
+			pr.Out.Header[strings.ToLower(name)] = values
+		}
+	}
+}
+
+// setForwarded tells the API server where the request came from, after what the client says of itself: the audit log's
+// sourceIPs and the addresses that discovery names would otherwise be about the gate. ReverseProxy takes these headers
+// away; directly they would arrive, and what stands behind the API server's own proxy may use them.
+func setForwarded(pr *httputil.ProxyRequest, f *flow.Request) {
+	for _, name := range [...]string{"Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if values, ok := pr.In.Header[name]; ok {
+			pr.Out.Header[name] = values
+		}
+	}
+	addresses := slices.Clip(pr.In.Header["X-Forwarded-For"])
+	if f.Source.IsValid() {
+		addresses = append(addresses, f.Source.String())
+	}
+	if len(addresses) > 0 {
+		pr.Out.Header["X-Forwarded-For"] = []string{strings.Join(addresses, ", ")}
 	}
 }
 
@@ -149,14 +178,13 @@ type transport Proxy
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	x := exchangeOf(r)
+	return t.roundTrip(r, exchangeOf(r))
+}
+
+// send asks one server after the other until one can be reached.
+func (t *transport) send(r *http.Request, x *exchange) (*http.Response, error) {
 	var lastErr error
 	again := x.flow.Lane == flow.BreakGlass && r.Method == http.MethodGet && r.Body == nil && !x.flow.Upgrade
-	if r.Body != nil && r.Body != http.NoBody {
-		// A transport closes the body also when it could not connect; the next server still needs it. ReverseProxy
-		// closes it in the end.
-		r.Body = openBody{r.Body}
-	}
 	for _, server := range t.order() {
 		x.result.Server = server.Name
 		r.URL.Host = server.url.Host
@@ -232,6 +260,8 @@ func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 		w.WriteHeader(statusClientClosed)
 	case errors.Is(err, http.ErrAbortHandler), errors.Is(err, io.ErrUnexpectedEOF):
 		WriteStatus(w, brokenStatus(x.result.Server, err))
+	case errors.Is(err, errNotKept):
+		WriteStatus(w, notKeptStatus(x.result.Server))
 	case neverSent(err):
 		status := unreachableStatus(x.result.Server, err)
 		if x.flow.Lane == flow.BreakGlass {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/internal/pki"
 )
 
@@ -64,7 +65,12 @@ func (r *rig) server(name, url string) *Server {
 // front serves the proxy as the gate does, for a caller of the given certainty.
 func (r *rig) front(certainty flow.Certainty, timeout time.Duration, servers ...*Server) (client *http.Client, url string, results chan Result) {
 	r.t.Helper()
-	proxy := NewProxy(servers, v1alpha1.FrontProxy, timeout, slog.New(slog.DiscardHandler))
+	return r.frontWith(NewBodies(nil), certainty, timeout, servers...)
+}
+
+func (r *rig) frontWith(bodies *Bodies, certainty flow.Certainty, timeout time.Duration, servers ...*Server) (client *http.Client, url string, results chan Result) {
+	r.t.Helper()
+	proxy := NewProxy(servers, identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{}), timeout, bodies, slog.New(slog.DiscardHandler))
 	results = make(chan Result, 16)
 	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		caller := flow.Caller{User: "jane", Groups: []string{"dev"}, Certainty: certainty}
@@ -222,7 +228,7 @@ func TestEndingAStream(t *testing.T) {
 		<-r.Context().Done()
 	})
 	server := rig.server("a", rig.backend.URL)
-	proxy := NewProxy([]*Server{server}, v1alpha1.FrontProxy, time.Minute, slog.New(slog.DiscardHandler))
+	proxy := NewProxy([]*Server{server}, identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{}), time.Minute, NewBodies(nil), slog.New(slog.DiscardHandler))
 	for name, test := range map[string]struct {
 		path      string
 		wantClean bool

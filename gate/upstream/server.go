@@ -112,11 +112,18 @@ func newPool(config *tls.Config, dialer *net.Dialer, pings http.HTTP2Config) poo
 		// A response passes as it came: unzipping it here would cost CPU and change what the client sees.
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 64,
-		IdleConnTimeout:     90 * time.Second,
-		HTTP2:               &pings,
+		// Less than the API server's own 90 s: of two who hang up at the same moment one may just have begun a write.
+		IdleConnTimeout: 60 * time.Second,
+		// A client that asks before it sends is answered by the API server, not by us. Without a limit a server that
+		// does not know the question would never get the body.
+		ExpectContinueTimeout: 30 * time.Second,
+		HTTP2:                 &pings,
 	}
 	upgrades := requests.Clone()
 	upgrades.ForceAttemptHTTP2 = false
+	// Each on a connection of its own: net/http sends a GET again when a connection it had used before breaks, and an
+	// exec by WebSocket is a GET.
+	upgrades.DisableKeepAlives = true
 	upgrades.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	upgrades.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	return pool{requests: requests, upgrades: upgrades}

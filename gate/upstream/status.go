@@ -48,6 +48,15 @@ func brokenStatus(server string, err error) *metav1.Status {
 	}
 }
 
+func notKeptStatus(server string) *metav1.Status {
+	return &metav1.Status{
+		Code:    http.StatusTooManyRequests,
+		Reason:  metav1.StatusReasonTooManyRequests,
+		Message: fmt.Sprintf("seakeep gate: API server %s was closing the connection and did not take the request; its body was not kept to be sent again. Nothing was carried out: send it again.", server),
+		Details: &metav1.StatusDetails{RetryAfterSeconds: 1},
+	}
+}
+
 func timeoutStatus(server string, after time.Duration) *metav1.Status {
 	return &metav1.Status{
 		Code:    http.StatusGatewayTimeout,
