@@ -72,6 +72,12 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.gate.ledger.Opened(f)
 	}
 
+	switch {
+	case f.LongRunning:
+		w = newEndless(w, readerPatience)
+	case rooms.config.UpstreamTimeout.Duration != c.gate.config.UpstreamTimeout.Duration:
+		asLongAs(w, arrived, rooms.config.UpstreamTimeout.Duration)
+	}
 	metered := newMeter(w, f, pass)
 	defer metered.stop()
 	rooms.proxy.Serve(metered, r.WithContext(ctx), f, func(result upstream.Result) {

@@ -68,6 +68,7 @@ type Gate struct {
 
 	admin    *admin.Server
 	standard net.Listener
+	places   *places      // the standard listener's; nil until it is open
 	side     net.Listener // metrics and health; may be nil
 	draining atomic.Bool
 }
@@ -120,6 +121,8 @@ func New(opts Options) (*Gate, error) {
 	if g.standard, err = listen(cfg.Listen.Address); err != nil {
 		return nil, errors.Join(doc.Errorf(field.NewPath("listen", "address"), cfg.Listen.Address, err.Error()), g.close())
 	}
+	g.places = newPlaces(g.standard, cfg.Listen.Connections, g.log, g.metrics)
+	g.standard = g.places
 	if cfg.Listen.MetricsAddress != "" {
 		if g.side, err = listen(cfg.Listen.MetricsAddress); err != nil {
 			return nil, errors.Join(doc.Errorf(field.NewPath("listen", "metricsAddress"), cfg.Listen.MetricsAddress, err.Error()), g.close())
@@ -306,6 +309,9 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 	if err := g.limits.Configure(cfg.Limits, shipped); err != nil {
 		next.stop()
 		return fmt.Errorf("compiling limits: %w", err)
+	}
+	if g.places != nil {
+		g.places.configure(cfg.Listen.Connections)
 	}
 	if previous := g.rooms.Swap(next); previous != nil {
 		previous.close()

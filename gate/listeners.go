@@ -15,6 +15,7 @@ import (
 // standardServer is the lane everyone uses. Its limits on headers, idle connections and streams are the API server's own,
 // so that what works there works here.
 func (g *Gate) standardServer() *http.Server {
+	read, write := bounds(g.config.UpstreamTimeout.Duration)
 	return &http.Server{
 		Handler: corridor{gate: g},
 		// Each handshake takes the certificate in force; the listener's own configuration only says where to find it.
@@ -23,10 +24,16 @@ func (g *Gate) standardServer() *http.Server {
 			NextProtos:         []string{"h2", "http/1.1"},
 			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return g.rooms.Load().serving, nil },
 		},
+		ConnState:         g.places.follow,
 		ReadHeaderTimeout: 32 * time.Second,
+		ReadTimeout:       read,
+		WriteTimeout:      write,
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    1 << 20,
 		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: g.config.Listen.Connections.MaxStreams,
+			// One upload that is not read must not stop the others of its connection.
+			MaxReceiveBufferPerStream: 256 << 10,
 			// A client that stops reading must not hold memory for ever.
 			WriteByteTimeout: time.Minute,
 			SendPingTimeout:  30 * time.Second,

@@ -9,6 +9,9 @@ import (
 type metrics struct {
 	reloads    *prometheus.CounterVec
 	lastReload prometheus.Gauge
+	// of the lane's listener
+	connections, connectionsMax prometheus.Gauge
+	connectionsClosed           *prometheus.CounterVec
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -22,7 +25,22 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Help: "When the configuration in force was applied, in seconds since the epoch.",
 		}),
 	}
-	registerer.MustRegister(m.reloads, m.lastReload)
+	m.connections = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "seakeep_gate_connections",
+		Help: "Connections that clients hold open on the standard lane.",
+	})
+	m.connectionsMax = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "seakeep_gate_connections_max",
+		Help: "How many connections clients may hold open: listen.connections.max, or less when the limit of descriptors allows less.",
+	})
+	m.connectionsClosed = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "seakeep_gate_connections_closed_total",
+		Help: "Connections the gate closed to keep places free: source (its address has its share), full (all places are taken), gave_up (idle, of the source with the most, for a newcomer).",
+	}, []string{"reason"})
+	for _, reason := range []string{closedSource, closedFull, closedGaveUp} {
+		m.connectionsClosed.WithLabelValues(reason)
+	}
+	registerer.MustRegister(m.reloads, m.lastReload, m.connections, m.connectionsMax, m.connectionsClosed)
 	m.lastReload.Set(float64(time.Now().Unix()))
 	return m
 }
