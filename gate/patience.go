@@ -6,17 +6,11 @@ import (
 	"time"
 )
 
-// How long the gate waits for a client. The API server bounds a request that is no stream by --request-timeout, the time
-// its answer takes to write included; the gate adds to its own bound on the API server what it may still hold of the
-// answer when the API server is done.
-const (
-	// readerPatience is how long a client may take for what the gate holds of an answer, and a stream's for each part.
-	readerPatience = time.Minute
-)
-
-// bounds are the server's for one request that is no stream: its body must have come, and its answer be taken.
+// bounds are the server's for one request that is no stream: when its body must have come, and when its answer must have
+// been taken. The API server bounds both together by its --request-timeout; upstreamTimeout is longer than that, and as
+// much again is for what the gate still holds of the answer when the API server is done.
 func bounds(upstreamTimeout time.Duration) (read, write time.Duration) {
-	return upstreamTimeout, upstreamTimeout + readerPatience
+	return upstreamTimeout, 2 * upstreamTimeout
 }
 
 // asLongAs gives a request of a gate whose timeout was changed since it listens the bounds of the one in force.
@@ -28,7 +22,7 @@ func asLongAs(w http.ResponseWriter, arrived time.Time, upstreamTimeout time.Dur
 }
 
 // endless takes the server's bounds off a stream, and bounds each write instead: a client that takes nothing for
-// readerPatience is cut off. Without that a client with a window of zero, which HTTP/2 allows it and which no bound on
+// as long as the gate waits for an API server is cut off. Without that a client with a window of zero, which HTTP/2 allows it and which no bound on
 // the connection sees, holds its stream here and at the API server for as long as it answers pings.
 type endless struct {
 	http.ResponseWriter

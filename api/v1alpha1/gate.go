@@ -38,8 +38,10 @@ type GateConfiguration struct {
 	Ledger GateLedger `json:"ledger,omitempty"`
 	// StateDir keeps emergency rules, cached issuer keys and the audit chain over a restart. Must be writable.
 	StateDir string `json:"stateDir"`
-	// UpstreamTimeout is how long a request that is no stream waits for the first byte of its answer; longer than the
-	// API server's --request-timeout, so that the API server's word comes first. Default 75s, 1s–10m.
+	// UpstreamTimeout is how long a request that is no stream waits for the first byte of its answer, and for each further
+	// part; longer than the API server's --request-timeout, so that the API server's word comes first. A client has as
+	// long to send its body, as long again to take its answer, and as long for each part of a stream.
+	// Default 75s, 1s–10m.
 	UpstreamTimeout *metav1.Duration `json:"upstreamTimeout,omitempty"`
 	// DrainTimeout is how long SIGTERM waits for requests in flight; watches are closed cleanly at once.
 	// Default 10s, 0s–10m.

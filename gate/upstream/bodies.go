@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,11 +45,18 @@ func (w *clientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 type countingBody struct {
 	io.ReadCloser
 	bytes atomic.Int64
+	// waiting is true while the client is waited for, late when that took longer than the listener allows.
+	waiting, late atomic.Bool
 }
 
 // Read implements io.Reader.
 func (b *countingBody) Read(p []byte) (int, error) {
+	b.waiting.Store(true)
 	n, err := b.ReadCloser.Read(p)
+	b.waiting.Store(false)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		b.late.Store(true)
+	}
 	b.bytes.Add(int64(n))
 	return n, err
 }

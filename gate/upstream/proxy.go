@@ -2,12 +2,10 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"slices"
@@ -75,13 +73,22 @@ type exchange struct {
 	cancel   context.CancelCauseFunc
 	deadline *time.Timer
 	ended    func() error // why the request's context ended, if it did
+	body     *countingBody
+}
+
+// clientLate is true when the gate waited for the request's body in vain, and not for the API server.
+func (x *exchange) clientLate() bool {
+	return x.body.late.Load() || errors.Is(x.ended(), errHeaderTimeout) && x.body.waiting.Load()
 }
 
 type exchangeKey struct{}
 
 func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
 
-var errHeaderTimeout = errors.New("no answer in time")
+var (
+	errHeaderTimeout = errors.New("no answer in time")
+	errClientLate    = errors.New("the client did not send the request's body in time")
+)
 
 // Serve forwards the request and streams the answer. The request's identity headers must have been stripped; Serve sets
 // them from f.Caller. It returns when the answer has ended, for whatever reason.
@@ -93,13 +100,15 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, f *flow.Request, d
 	defer cancel(nil)
 	result := &Result{}
 	x := &exchange{flow: f, result: result, sent: time.Now(), cancel: cancel, ended: func() error { return context.Cause(ctx) }}
-	if !f.LongRunning {
+	// A watch is answered at once or not at all; a followed log or a shell may stay silent for as long as its container.
+	if !f.LongRunning || f.Verb == "watch" && !f.Upgrade {
 		x.deadline = time.AfterFunc(p.headerTimeout, func() { cancel(errHeaderTimeout) })
 		defer x.deadline.Stop()
 	}
 	client := &clientWriter{ResponseWriter: w}
 	body := &countingBody{ReadCloser: r.Body}
 	out := r.WithContext(context.WithValue(ctx, exchangeKey{}, x))
+	x.body = body
 	if r.Body != nil && r.Body != http.NoBody {
 		out.Body = body
 	}
@@ -163,8 +172,12 @@ func (p *Proxy) modifyResponse(response *http.Response) error {
 	x := exchangeOf(response.Request)
 	x.headers = time.Now()
 	x.result.Code = response.StatusCode
-	if x.deadline != nil {
+	switch {
+	case x.deadline != nil && x.flow.LongRunning:
 		x.deadline.Stop()
+	case x.deadline != nil:
+		x.deadline.Stop()
+		response.Body = &steadyBody{ReadCloser: response.Body, stall: x.deadline, patient: p.headerTimeout}
 	}
 	if x.flow.Verb == "watch" && response.StatusCode == http.StatusOK {
 		response.Body = &watchBody{ReadCloser: response.Body, ended: x.ended}
@@ -238,9 +251,8 @@ func (t *transport) order() []*Server {
 // neverSent is true when the error happened before any byte of the request left: only then may it be tried elsewhere,
 // because a mutation sent twice may happen twice.
 func neverSent(err error) bool {
-	var op *net.OpError
-	var untrusted *tls.CertificateVerificationError
-	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &untrusted)
+	var unreachable *errUnreachable
+	return errors.As(err, &unreachable)
 }
 
 // answerError tells the client, in the API's own form, why no answer came from upstream.
@@ -249,6 +261,9 @@ func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	cause := x.ended()
 	x.result.Err = err
 	switch {
+	case x.clientLate():
+		x.result.Err = errClientLate
+		WriteStatus(w, clientLateStatus(p.headerTimeout))
 	case errors.Is(cause, errHeaderTimeout):
 		x.result.Err = fmt.Errorf("%w from API server %s after %s", errHeaderTimeout, x.result.Server, p.headerTimeout)
 		WriteStatus(w, timeoutStatus(x.result.Server, p.headerTimeout))

@@ -103,12 +103,17 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
+func withProtocols(config *tls.Config, names ...string) *tls.Config {
+	config = config.Clone()
+	config.NextProtos = names
+	return config
+}
+
 func newPool(config *tls.Config, dialer *net.Dialer, pings http.HTTP2Config) pool {
+	handshake := 2 * dialer.Timeout // a busy server takes longer for it than its kernel for the connection
 	requests := &http.Transport{
-		DialContext:         dialer.DialContext,
-		TLSClientConfig:     config.Clone(),
-		TLSHandshakeTimeout: 10 * time.Second,
-		ForceAttemptHTTP2:   true,
+		DialTLSContext:    secured(dialer, withProtocols(config, "h2", "http/1.1"), handshake),
+		ForceAttemptHTTP2: true,
 		// A response passes as it came: unzipping it here would cost CPU and change what the client sees.
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 64,
@@ -125,7 +130,7 @@ func newPool(config *tls.Config, dialer *net.Dialer, pings http.HTTP2Config) poo
 	// exec by WebSocket is a GET.
 	upgrades.DisableKeepAlives = true
 	upgrades.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
-	upgrades.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	upgrades.DialTLSContext = secured(dialer, withProtocols(config, "http/1.1"), handshake)
 	return pool{requests: requests, upgrades: upgrades}
 }
 

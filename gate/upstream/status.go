@@ -65,6 +65,14 @@ func timeoutStatus(server string, after time.Duration) *metav1.Status {
 	}
 }
 
+func clientLateStatus(after time.Duration) *metav1.Status {
+	return &metav1.Status{
+		Code:    http.StatusRequestTimeout,
+		Reason:  metav1.StatusReasonTimeout,
+		Message: fmt.Sprintf("seakeep gate: the request's body did not arrive within %s; the API server did not get all of it and did not carry it out.", after),
+	}
+}
+
 func endedStatus(cause error) *metav1.Status {
 	return &metav1.Status{
 		Code:    http.StatusTooManyRequests,
