@@ -56,6 +56,6 @@ SIGTERM drains: no new connections, watches end cleanly, requests in flight fini
 	}
 	cmd.Flags().StringVar(&file, "config", "", "`file` with a GateConfiguration")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	cmd.AddCommand(newGateTop(env))
+	cmd.AddCommand(newGateTop(env), newGateBypass(env))
 	return cmd
 }

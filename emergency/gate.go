@@ -121,6 +121,12 @@ func (g *Gate) Status(ctx context.Context) (*v1alpha1.EmergencyStatus, error) {
 	return status, g.call(ctx, http.MethodGet, "/v1/status", nil, nil, status)
 }
 
+// Totals asks what the gate forwarded since it started, by verb and resource, and decodes the answer into result: a
+// *ledger.Totals of package gate/ledger.
+func (g *Gate) Totals(ctx context.Context, result any) error {
+	return g.call(ctx, http.MethodGet, "/v1/totals", nil, nil, result)
+}
+
 func (g *Gate) call(ctx context.Context, method, path string, query url.Values, body []byte, result any) error {
 	target := g.scheme + "://" + g.host + path
 	if len(query) > 0 {
