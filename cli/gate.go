@@ -2,7 +2,10 @@ package cli
 
 import (
 	"errors"
+	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -22,7 +25,7 @@ func newGate(env *Env) *cobra.Command {
 It needs no API server to start, to be configured, or to stop. The configuration is reloaded when it or a file it
 names changes; one that cannot be used is refused and the running one stays in force.
 
-SIGTERM drains: no new connections, watches end cleanly, requests in flight finish.`,
+SIGTERM drains: no new connections, watches end cleanly, requests in flight finish. SIGHUP opens the access log again.`,
 		Example: `  seakeep gate --config gate.yaml
   seakeep config check gate.yaml     # what would be refused, and where
   seakeep config defaults            # the shipped limits
@@ -42,6 +45,7 @@ SIGTERM drains: no new connections, watches end cleanly, requests in flight fini
 				Gatherer:   registry,
 				Registerer: registry,
 				Version:    versionOf(version, nil).Version,
+				Stdout:     env.Stdout,
 				Log:        env.Log(),
 			})
 			if err != nil {
@@ -51,6 +55,7 @@ SIGTERM drains: no new connections, watches end cleanly, requests in flight fini
 			if env.Getenv("GOGC") == "" {
 				debug.SetGCPercent(200)
 			}
+			defer onHangup(g.ReopenLogs)()
 			return g.Run(cmd.Context())
 		},
 	}
@@ -58,4 +63,22 @@ SIGTERM drains: no new connections, watches end cleanly, requests in flight fini
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	cmd.AddCommand(newGateTop(env), newGateBypass(env))
 	return cmd
+}
+
+// onHangup calls f at every SIGHUP, until the function it returns is called.
+func onHangup(f func()) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range hangups {
+			f()
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		<-done
+	}
 }

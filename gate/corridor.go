@@ -15,6 +15,7 @@ import (
 	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/ledger"
 	"github.com/seakeep/seakeep/gate/limit"
+	"github.com/seakeep/seakeep/gate/tracing"
 	"github.com/seakeep/seakeep/gate/upstream"
 )
 
@@ -31,37 +32,43 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rooms := c.gate.rooms.Load()
 	c.gate.ledger.Started()
 	defer c.gate.ledger.Finished()
+	seen := c.gate.observe(r, arrived)
+	defer seen.end()
+	seen.enter(tracing.Identity)
 
 	if err := rooms.headers.Strip(r); err != nil {
-		c.refuse(w, r, ledger.RejectedRequest, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
+		c.refuse(w, r, seen, arrived, ledger.RejectedRequest, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
 		return
 	}
 	caller, err := rooms.identity.Authenticate(r)
 	if err != nil {
-		c.refuse(w, r, ledger.RejectedIdentity, refusalOf(err))
+		c.refuse(w, r, seen, arrived, ledger.RejectedIdentity, refusalOf(err))
 		return
 	}
 	if rooms.mode == v1alpha1.Impersonation && caller.Certainty == flow.CertificateVerified && identity.CarriesImpersonation(r.Header) {
-		c.refuse(w, r, ledger.RejectedIdentity, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errNestedImpersonation))
+		c.refuse(w, r, seen, arrived, ledger.RejectedIdentity, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errNestedImpersonation))
 		return
 	}
 
 	f, err := flow.Classify(r, caller, flow.Standard, arrived)
 	if err != nil {
-		c.refuse(w, r, ledger.RejectedRequest, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
+		c.refuse(w, r, seen, arrived, ledger.RejectedRequest, refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest, err))
 		return
 	}
 	if f.Upgrade && !flow.MayUpgrade(f, r) {
-		c.refuse(w, r, ledger.RejectedRequest, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errUpgrade))
+		c.refuse(w, r, seen, arrived, ledger.RejectedRequest, refusal(http.StatusForbidden, metav1.StatusReasonForbidden, errUpgrade))
 		return
 	}
 
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	end := func(cause error) { cancel(fmt.Errorf("%w: %w", upstream.ErrEndStream, cause)) }
+	seen.enter(tracing.Limit)
 	pass, rejection := c.gate.limits.Admit(f, end)
 	if rejection != nil {
-		c.gate.ledger.Record(f, ledger.Outcome{Code: rejection.Code, RejectedBy: reasonOf(rejection) + ":" + rejection.Rule})
+		outcome := ledger.Outcome{Code: rejection.Code, RejectedBy: reasonOf(rejection) + ":" + rejection.Rule}
+		c.gate.ledger.Record(f, outcome)
+		seen.refused(f, &outcome)
 		upstream.WriteStatus(w, rejection.Status())
 		return
 	}
@@ -80,10 +87,12 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	metered := newMeter(w, f, pass)
 	defer metered.stop()
+	seen.forward(r.Header)
 	rooms.proxy.Serve(metered, r.WithContext(ctx), f, func(result upstream.Result) {
 		if result.Code == http.StatusUnauthorized && caller.Certainty == flow.TokenVerified {
 			rooms.identity.Distrust(r)
 		}
+		seen.answered(f, &result, w.Header())
 		outcome := ledger.Outcome{
 			Code:          result.Code,
 			Unanswered:    result.Err != nil,
@@ -106,17 +115,21 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // refuse answers a request that did not get as far as the limits. It is recorded under its source: whoever it claims to
 // be was not believed.
-func (c corridor) refuse(w http.ResponseWriter, r *http.Request, reason string, status *metav1.Status) {
+func (c corridor) refuse(w http.ResponseWriter, r *http.Request, seen *observation, arrived time.Time, reason string, status *metav1.Status) {
 	source := flow.SourceOf(r)
-	c.gate.ledger.Record(&flow.Request{
+	f := &flow.Request{
 		Caller:    flow.Caller{User: "unverified:" + source.String()},
 		UserAgent: r.UserAgent(),
 		Source:    source,
 		Lane:      flow.Standard,
+		Arrived:   arrived,
 		Verb:      strings.ToLower(r.Method),
 		Path:      r.URL.Path,
 		Scope:     v1alpha1.ScopeNonResource,
-	}, ledger.Outcome{Code: int(status.Code), RejectedBy: reason})
+	}
+	outcome := ledger.Outcome{Code: int(status.Code), RejectedBy: reason}
+	c.gate.ledger.Record(f, outcome)
+	seen.refused(f, &outcome)
 	upstream.WriteStatus(w, status)
 }
 

@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -45,7 +46,9 @@ type Options struct {
 	// Gatherer and Registerer serve and take the gate's metrics.
 	Gatherer   prometheus.Gatherer
 	Registerer prometheus.Registerer
-	Log        *slog.Logger
+	// Stdout is where an access log goes that is configured to standard output; nil: nowhere.
+	Stdout io.Writer
+	Log    *slog.Logger
 }
 
 // Gate is one gate process's standard lane.
@@ -59,7 +62,8 @@ type Gate struct {
 	streams *streams
 	bodies  *upstream.Bodies
 
-	rooms  atomic.Pointer[rooms]
+	rooms     atomic.Pointer[rooms]
+	observers atomic.Pointer[observers]
 	config *v1alpha1.GateConfiguration // as of the start; listeners do not move
 
 	// files are watched by watched; both belong to New and then to followFiles.
@@ -116,7 +120,7 @@ func New(opts Options) (*Gate, error) {
 	}
 	// The admin endpoint first: the emergency rules of before a restart are in force before the first request.
 	if err := g.openAdmin(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, g.close())
 	}
 	if g.standard, err = listen(cfg.Listen.Address); err != nil {
 		return nil, errors.Join(doc.Errorf(field.NewPath("listen", "address"), cfg.Listen.Address, err.Error()), g.close())
@@ -132,8 +136,10 @@ func New(opts Options) (*Gate, error) {
 }
 
 func (g *Gate) openAdmin() error {
+	// A disk that is broken or read-only does not keep the gate from starting: the admin endpoint then says in every
+	// answer what is not kept.
 	if err := os.MkdirAll(g.config.StateDir, 0o700); err != nil {
-		return fmt.Errorf("making the state directory: %w", err)
+		g.log.Error("Serving without a state directory: emergency rules will not survive a restart", "reason", err)
 	}
 	var err error
 	g.admin, err = admin.New(admin.Options{
@@ -209,6 +215,7 @@ func (g *Gate) Run(ctx context.Context) error {
 	}
 	owned.Wait()
 	g.rooms.Load().close()
+	g.observers.Load().close(nil)
 	if cause := context.Cause(running); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
@@ -219,13 +226,17 @@ func (g *Gate) Run(ctx context.Context) error {
 func (g *Gate) close() error {
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
-	errs := []error{g.admin.Run(over)}
+	var errs []error
+	if g.admin != nil {
+		errs = append(errs, g.admin.Run(over))
+	}
 	for _, l := range []net.Listener{g.standard, g.side} {
 		if l != nil {
 			errs = append(errs, l.Close())
 		}
 	}
 	g.rooms.Load().close()
+	g.observers.Load().close(nil)
 	return errors.Join(errs...)
 }
 
@@ -302,16 +313,25 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 	if err != nil {
 		return err
 	}
+	seeing, err := g.observersOf(cfg, doc)
+	if err != nil {
+		next.stop()
+		return err
+	}
 	var shipped []v1alpha1.LimitRule
 	if cfg.DefaultLimits == v1alpha1.Enabled {
 		shipped = limit.Shipped()
 	}
 	if err := g.limits.Configure(cfg.Limits, shipped); err != nil {
 		next.stop()
+		seeing.close(g.observers.Load())
 		return fmt.Errorf("compiling limits: %w", err)
 	}
 	if g.places != nil {
 		g.places.configure(cfg.Listen.Connections)
+	}
+	if previous := g.observers.Swap(seeing); previous != nil {
+		previous.close(seeing)
 	}
 	if previous := g.rooms.Swap(next); previous != nil {
 		previous.close()

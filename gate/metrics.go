@@ -4,6 +4,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/seakeep/seakeep/gate/accesslog"
+	"github.com/seakeep/seakeep/gate/tracing"
 )
 
 type metrics struct {
@@ -12,6 +15,8 @@ type metrics struct {
 	// of the lane's listener
 	connections, connectionsMax prometheus.Gauge
 	connectionsClosed           *prometheus.CounterVec
+	tracing    *tracing.Metrics
+	access     *accesslog.Metrics
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -24,6 +29,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "seakeep_gate_config_applied_timestamp_seconds",
 			Help: "When the configuration in force was applied, in seconds since the epoch.",
 		}),
+		tracing: tracing.NewMetrics(registerer),
+		access:  accesslog.NewMetrics(registerer),
 	}
 	m.connections = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "seakeep_gate_connections",

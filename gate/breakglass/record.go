@@ -1,8 +1,6 @@
 package breakglass
 
 import (
-	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -96,51 +94,11 @@ func bounded(text string) string {
 	return text
 }
 
-// harmless are the query parameters whose values are kept: they say what was asked for. Every other value may hold a
-// secret (exec's command, a service's token) and is replaced.
-var harmless = []string{
-	"allowWatchBookmarks", "container", "continue", "dryRun", "fieldManager", "fieldSelector", "fieldValidation", "follow", "force",
-	"gracePeriodSeconds", "labelSelector", "limit", "orphanDependents", "ports", "previous", "propagationPolicy", "resourceVersion",
-	"resourceVersionMatch", "sendInitialEvents", "sinceSeconds", "stderr", "stdin", "stdout", "tailLines", "timeout",
-	"timeoutSeconds", "timestamps", "tty", "verbose", "watch",
-}
-
-const redacted = "…"
-
-// auditPath is the path and the query of a request without secrets. What follows a proxy path belongs to another server,
-// and people put tokens there.
+// auditPath is the path and the query of a request without secrets.
 func auditPath(f *flow.Request, query string) string {
-	path := f.Path
-	if f.Subresource == "proxy" || f.Verb == "proxy" {
-		if i := strings.Index(path, "/proxy/"); i >= 0 {
-			path = path[:i+len("/proxy/")] + redacted
-		}
+	path := flow.RedactPath(f)
+	if query = flow.RedactQuery(query); query != "" {
+		path += "?" + query
 	}
-	if query == "" {
-		return bounded(path)
-	}
-	// What does not parse is dropped: the API server drops it too.
-	values, _ := url.ParseQuery(query)
-	keys := make([]string, 0, len(values))
-	for key := range values {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	var b strings.Builder
-	b.WriteString(path)
-	separator := byte('?')
-	for _, key := range keys {
-		for _, value := range values[key] {
-			b.WriteByte(separator)
-			separator = '&'
-			b.WriteString(url.QueryEscape(key))
-			b.WriteByte('=')
-			if slices.Contains(harmless, key) {
-				b.WriteString(url.QueryEscape(value))
-			} else {
-				b.WriteString(redacted)
-			}
-		}
-	}
-	return bounded(b.String())
+	return bounded(path)
 }
