@@ -1,0 +1,2 @@
+// Package plugin is the CoreDNS plugin seakeep.
+package plugin
