@@ -136,6 +136,7 @@ func newRoot(env *Env) *cobra.Command {
 // verbs is the one list of what seakeep can do, in the order help shows it.
 func verbs(env *Env) []*cobra.Command {
 	return []*cobra.Command{
+		newPreflight(env),
 		newGate(env),
 		newConfig(env),
 		newBreakGlass(env),
