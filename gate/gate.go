@@ -64,7 +64,11 @@ type Gate struct {
 
 	rooms     atomic.Pointer[rooms]
 	observers atomic.Pointer[observers]
-	config *v1alpha1.GateConfiguration // as of the start; listeners do not move
+	config    *v1alpha1.GateConfiguration // as of the start; listeners do not move
+
+	// retired are rooms of before a reload whose connections may still be in use; they belong to New, then to
+	// followFiles, then to the end of Run.
+	retired []*rooms
 
 	// files are watched by watched; both belong to New and then to followFiles.
 	files   []string
@@ -93,6 +97,10 @@ type rooms struct {
 // close ends what the snapshot keeps going; requests in flight keep their connections until they end.
 func (r *rooms) close() {
 	r.stop()
+	r.closeConnections()
+}
+
+func (r *rooms) closeConnections() {
 	for _, s := range r.servers {
 		s.Close()
 	}
@@ -215,6 +223,9 @@ func (g *Gate) Run(ctx context.Context) error {
 	}
 	owned.Wait()
 	g.rooms.Load().close()
+	for _, r := range g.retired {
+		r.closeConnections()
+	}
 	g.observers.Load().close(nil)
 	if cause := context.Cause(running); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
@@ -334,9 +345,19 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 		previous.close(seeing)
 	}
 	if previous := g.rooms.Swap(next); previous != nil {
-		previous.close()
+		g.retire(previous)
 	}
 	return nil
+}
+
+// retire closes rooms that are no longer in force. Requests that walk through them still end there, and the connections
+// they leave are closed with the next reload or the gate.
+func (g *Gate) retire(previous *rooms) {
+	previous.close()
+	g.retired = append(slices.DeleteFunc(g.retired, func(r *rooms) bool {
+		r.closeConnections()
+		return !slices.ContainsFunc(r.servers, (*upstream.Server).Busy)
+	}), previous)
 }
 
 func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*rooms, error) {
@@ -350,6 +371,14 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 	clients, err := pki.LoadPool(cfg.Identity.ClientCAFile)
 	if err != nil {
 		return nil, doc.Errorf(field.NewPath("identity", "clientCAFile"), cfg.Identity.ClientCAFile, err.Error())
+	}
+	// Read once: what was checked is what is used until the next reload, whatever happens to the files meanwhile.
+	proxying, err := tls.LoadX509KeyPair(cfg.Identity.ProxyCertFile, cfg.Identity.ProxyKeyFile)
+	if err != nil {
+		return nil, doc.Errorf(field.NewPath("identity", "proxyCertFile"), cfg.Identity.ProxyCertFile, err.Error())
+	}
+	for _, warning := range identity.ProxyCertificateWarnings(proxying.Leaf, cfg.Identity.Mode, clients, time.Now()) {
+		g.log.Warn("The theft of the proxy key would be worse than it need be", "reason", warning)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var refreshing sync.WaitGroup
@@ -379,8 +408,7 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 	})
 	for i, u := range cfg.Upstreams {
 		server, err := upstream.New(upstream.Options{
-			Name: u.Name, URL: u.URL, CAFile: u.CAFile, ServerName: u.ServerName,
-			ProxyCertFile: cfg.Identity.ProxyCertFile, ProxyKeyFile: cfg.Identity.ProxyKeyFile,
+			Name: u.Name, URL: u.URL, CAFile: u.CAFile, ServerName: u.ServerName, ProxyCertificate: &proxying,
 		})
 		if err != nil {
 			stop()

@@ -15,8 +15,8 @@ type metrics struct {
 	// of the lane's listener
 	connections, connectionsMax prometheus.Gauge
 	connectionsClosed           *prometheus.CounterVec
-	tracing    *tracing.Metrics
-	access     *accesslog.Metrics
+	tracing                     *tracing.Metrics
+	access                      *accesslog.Metrics
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {

@@ -62,8 +62,8 @@ type Log struct {
 
 	mu     sync.RWMutex // held for reading while sending, for writing while closing
 	closed bool
-	said time.Time // belongs to run
-	torn bool      // the last line stopped in the middle; belongs to run
+	said   time.Time // belongs to run
+	torn   bool      // the last line stopped in the middle; belongs to run
 }
 
 // output is where lines go: a file that is opened again, or standard output.

@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -25,6 +24,7 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/upstream"
+	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/internal/pki"
 )
 
@@ -112,13 +112,8 @@ func New(o Options) (_ *Server, err error) {
 }
 
 func (s *Server) connectUpstream(c *v1alpha1.BreakGlassConfiguration) error {
-	info, err := os.Stat(c.Identity.ProxyKeyFile)
-	if err != nil {
-		return fmt.Errorf("reading the front-proxy key: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("front-proxy key %s has mode %#o: it must be readable by its owner only (0600), because it can name anyone as caller",
-			c.Identity.ProxyKeyFile, mode)
+	if err := config.CheckPrivate(c.Identity.ProxyKeyFile); err != nil {
+		return fmt.Errorf("front-proxy key %s %w", c.Identity.ProxyKeyFile, err)
 	}
 	pair, err := pki.LoadPair(c.Identity.ProxyCertFile, c.Identity.ProxyKeyFile)
 	if err != nil {
@@ -132,7 +127,7 @@ func (s *Server) connectUpstream(c *v1alpha1.BreakGlassConfiguration) error {
 		server, err := upstream.New(upstream.Options{
 			Name: u.Name, URL: u.URL, CAFile: u.CAFile, ServerName: u.ServerName,
 			ProxyCertFile: c.Identity.ProxyCertFile, ProxyKeyFile: c.Identity.ProxyKeyFile,
-			DialTimeout: upstreamDial, PingAfter: upstreamPing, PingTimeout: upstreamPong,
+			Log: s.log, DialTimeout: upstreamDial, PingAfter: upstreamPing, PingTimeout: upstreamPong,
 		})
 		if err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/net/http/httpguts"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	x509request "k8s.io/apiserver/pkg/authentication/request/x509"
@@ -98,6 +99,9 @@ func (a *Authenticator) Authenticate(r *http.Request) (flow.Caller, error) {
 	certificateErr := error(nil)
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		caller, ok, err := a.callerFromChain(r)
+		if ok && err != nil {
+			return flow.Caller{}, fmt.Errorf("%w: %w", ErrForbidden, err)
+		}
 		if ok {
 			if refused := a.refuse.Intersection(sets.New(caller.Groups...)); refused.Len() > 0 {
 				return flow.Caller{}, fmt.Errorf("%w: certificates of group %s may not use this lane; use the break-glass lane, or a certificate whose rights come from RBAC",
@@ -117,7 +121,8 @@ func (a *Authenticator) Authenticate(r *http.Request) (flow.Caller, error) {
 }
 
 // callerFromChain verifies the client's certificate, and remembers that it did: the signatures cost more than all the
-// rest of the corridor, and a connection shows the same certificate with every request.
+// rest of the corridor, and a connection shows the same certificate with every request. When ok is true, an error says
+// that the certificate is good and its words are not.
 func (a *Authenticator) callerFromChain(r *http.Request) (caller flow.Caller, ok bool, err error) {
 	chain := sha256.New()
 	for _, certificate := range r.TLS.PeerCertificates {
@@ -126,7 +131,7 @@ func (a *Authenticator) callerFromChain(r *http.Request) (caller flow.Caller, ok
 	key := [sha256.Size]byte(chain.Sum(nil))
 	now := a.clock()
 	if known, ok := a.verified.Get(key); ok && now.Before(known.(verifiedChain).until) {
-		return known.(verifiedChain).caller, true, nil
+		return known.(verifiedChain).caller, true, known.(verifiedChain).garbled
 	}
 	response, ok, err := a.certificates.AuthenticateRequest(r)
 	if !ok {
@@ -139,14 +144,38 @@ func (a *Authenticator) callerFromChain(r *http.Request) (caller flow.Caller, ok
 		}
 	}
 	known := verifiedChain{caller: callerFrom(response), until: until}
+	known.garbled = garbled(&known.caller)
 	a.verified.Add(key, known)
-	return known.caller, true, nil
+	return known.caller, true, known.garbled
 }
 
 // verifiedChain is who a chain of certificates was found to be, shared between requests and not changed.
 type verifiedChain struct {
-	caller flow.Caller
-	until  time.Time
+	caller  flow.Caller
+	until   time.Time
+	garbled error
+}
+
+// garbled says what of a caller would not arrive at the API server as it stands in the certificate. HTTP/1.1 trims the
+// white space around a header's value, so a certificate of the group "system:masters " is harmless by itself, passes
+// every comparison on the way, and would be system:masters behind the gate.
+func garbled(c *flow.Caller) error {
+	check := func(what, value string) error {
+		if strings.TrimSpace(value) != value || !httpguts.ValidHeaderFieldValue(value) {
+			return fmt.Errorf("the certificate's %s %q would be changed on its way through a header", what, value)
+		}
+		return nil
+	}
+	errs := []error{check("user", c.User), check("UID", c.UID)}
+	for _, group := range c.Groups {
+		errs = append(errs, check("group", group))
+	}
+	for key, values := range c.Extra {
+		for _, value := range values {
+			errs = append(errs, check("extra "+key, value))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Distrust is to be called when the API server answers 401 to a request whose token was verified offline.

@@ -213,7 +213,9 @@ func TestCollectorThatHangs(t *testing.T) {
 }
 
 func TestCollectorThatIsDown(t *testing.T) {
-	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "overloaded", http.StatusServiceUnavailable) }))
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "overloaded", http.StatusServiceUnavailable)
+	}))
 	defer refusing.Close()
 	for name, endpoint := range map[string]string{"nobody listens": "http://127.0.0.1:1", "503": refusing.URL} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -25,9 +26,13 @@ type Options struct {
 	URL string
 	// CAFile verifies the API server; ServerName overrides the name in its certificate.
 	CAFile, ServerName string
-	// ProxyCertFile and ProxyKeyFile are the client certificate of the front-proxy pool. They are read again at
-	// every handshake, so that a rotated pair is used without a restart.
+	// ProxyCertificate is the client certificate of the front-proxy pool. When it is nil, ProxyCertFile and ProxyKeyFile
+	// are, read again at every handshake: a rotated pair is used without a restart, and while the two files do not fit
+	// each other the last good pair is.
+	ProxyCertificate            *tls.Certificate
 	ProxyCertFile, ProxyKeyFile string
+	// Log hears of a pair that cannot be used; nil: nobody.
+	Log *slog.Logger
 	// DialTimeout bounds how long a dead API server can hold a request; the next one is tried after it. Default 5s.
 	DialTimeout time.Duration
 	// PingAfter is how long a connection may be silent before the API server is asked whether it is there, and
@@ -82,19 +87,14 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA of upstream %s: %w", o.Name, err)
 	}
-	if _, err := tls.LoadX509KeyPair(o.ProxyCertFile, o.ProxyKeyFile); err != nil {
-		return nil, fmt.Errorf("reading the proxy certificate %s: %w", o.ProxyCertFile, err)
+	certificate, err := clientCertificate(&o)
+	if err != nil {
+		return nil, err
 	}
 	s := &Server{Name: o.Name, url: parsed}
 	plain := &tls.Config{RootCAs: roots, ServerName: o.ServerName, MinVersion: tls.VersionTLS12}
 	withCertificate := plain.Clone()
-	withCertificate.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(o.ProxyCertFile, o.ProxyKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading the proxy certificate %s: %w", o.ProxyCertFile, err)
-		}
-		return &pair, nil
-	}
+	withCertificate.GetClientCertificate = certificate
 	dialer := &net.Dialer{Timeout: cmp.Or(o.DialTimeout, defaultDialTimeout), KeepAlive: 30 * time.Second}
 	pings := http.HTTP2Config{SendPingTimeout: cmp.Or(o.PingAfter, defaultPingAfter), PingTimeout: cmp.Or(o.PingTimeout, defaultPingTimeout)}
 	s.pools[frontProxy] = newPool(withCertificate, dialer, pings)
@@ -165,7 +165,10 @@ func (s *Server) Warm(ctx context.Context) error {
 	return response.Body.Close()
 }
 
-// Close ends idle connections; those in use end with their requests.
+// Busy is true while requests are carried.
+func (s *Server) Busy() bool { return s.inFlight.Load() > 0 }
+
+// Close ends idle connections; those in use become idle with the end of their requests and then wait for a Close again.
 func (s *Server) Close() {
 	for _, p := range s.pools {
 		p.requests.CloseIdleConnections()

@@ -86,8 +86,10 @@ func checkKey(ref *v1alpha1.FileRef, data []byte) error {
 	if err != nil {
 		return errors.New("must hold an unencrypted PEM private key")
 	}
-	if info, err := os.Stat(ref.Path); ref.OwnerOnly && err == nil && info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("must be readable by its owner only (chmod 600), is %04o: whoever reads it can be any user", info.Mode().Perm())
+	if ref.OwnerOnly {
+		if err := CheckPrivate(ref.Path); err != nil {
+			return err
+		}
 	}
 	certData, err := readMaterial(ref.CertFile)
 	if err != nil {
