@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,8 +44,10 @@ func (w *clientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 type countingBody struct {
 	io.ReadCloser
 	bytes atomic.Int64
-	// waiting is true while the client is waited for, late when that took longer than the listener allows.
-	waiting, late atomic.Bool
+	// waiting is true while the client is waited for.
+	waiting atomic.Bool
+	// failed is why the client's body could not be read: late, torn or malformed; nil while it can.
+	failed atomic.Pointer[error]
 }
 
 // Read implements io.Reader.
@@ -54,8 +55,8 @@ func (b *countingBody) Read(p []byte) (int, error) {
 	b.waiting.Store(true)
 	n, err := b.ReadCloser.Read(p)
 	b.waiting.Store(false)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		b.late.Store(true)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.failed.CompareAndSwap(nil, &err)
 	}
 	b.bytes.Add(int64(n))
 	return n, err

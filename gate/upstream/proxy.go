@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -76,9 +77,16 @@ type exchange struct {
 	body     *countingBody
 }
 
-// clientLate is true when the gate waited for the request's body in vain, and not for the API server.
-func (x *exchange) clientLate() bool {
-	return x.body.late.Load() || errors.Is(x.ended(), errHeaderTimeout) && x.body.waiting.Load()
+// clientAtFault is what was wrong with the request's body when the gate waited for that and not for the API server.
+func (x *exchange) clientAtFault() error {
+	failed := x.body.failed.Load()
+	switch {
+	case failed != nil && errors.Is(*failed, os.ErrDeadlineExceeded), errors.Is(x.ended(), errHeaderTimeout) && x.body.waiting.Load():
+		return errClientLate
+	case failed != nil:
+		return fmt.Errorf("reading the request's body: %w", *failed)
+	}
+	return nil
 }
 
 type exchangeKey struct{}
@@ -172,8 +180,20 @@ func (p *Proxy) modifyResponse(response *http.Response) error {
 	x := exchangeOf(response.Request)
 	x.headers = time.Now()
 	x.result.Code = response.StatusCode
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		// ReverseProxy would leave the connection open behind a switch to another protocol, and take one nobody asked for
+		// for agreed.
+		asked, got := response.Request.Header.Get("Upgrade"), response.Header.Get("Upgrade")
+		if !x.flow.Upgrade || asked == "" || !strings.EqualFold(asked, got) {
+			return fmt.Errorf("the API server switched protocols to %q, asked for was %q", got, asked)
+		}
+	}
+	if x.flow.Upgrade && response.StatusCode != http.StatusSwitchingProtocols {
+		// The refusal of a stream is none, and has to end.
+		x.deadline = time.AfterFunc(p.headerTimeout, func() { x.cancel(errHeaderTimeout) })
+	}
 	switch {
-	case x.deadline != nil && x.flow.LongRunning:
+	case x.deadline != nil && x.flow.LongRunning && !x.flow.Upgrade:
 		x.deadline.Stop()
 	case x.deadline != nil:
 		x.deadline.Stop()
@@ -260,9 +280,10 @@ func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r)
 	cause := x.ended()
 	x.result.Err = err
+	fault := x.clientAtFault()
 	switch {
-	case x.clientLate():
-		x.result.Err = errClientLate
+	case errors.Is(fault, errClientLate):
+		x.result.Err = fault
 		WriteStatus(w, clientLateStatus(p.headerTimeout))
 	case errors.Is(cause, errHeaderTimeout):
 		x.result.Err = fmt.Errorf("%w from API server %s after %s", errHeaderTimeout, x.result.Server, p.headerTimeout)
@@ -273,6 +294,9 @@ func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	case r.Context().Err() != nil && cause != nil && errors.Is(cause, context.Canceled):
 		// The client is gone; nobody reads what is written here. 499 is for the ledger only.
 		w.WriteHeader(statusClientClosed)
+	case fault != nil:
+		x.result.Err = fault
+		WriteStatus(w, badBodyStatus(fault))
 	case errors.Is(err, http.ErrAbortHandler), errors.Is(err, io.ErrUnexpectedEOF):
 		WriteStatus(w, brokenStatus(x.result.Server, err))
 	case errors.Is(err, errNotKept):

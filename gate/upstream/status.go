@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -70,6 +71,19 @@ func clientLateStatus(after time.Duration) *metav1.Status {
 		Code:    http.StatusRequestTimeout,
 		Reason:  metav1.StatusReasonTimeout,
 		Message: fmt.Sprintf("seakeep gate: the request's body did not arrive within %s; the API server did not get all of it and did not carry it out.", after),
+	}
+}
+
+func badBodyStatus(err error) *metav1.Status {
+	code, reason := int32(http.StatusBadRequest), metav1.StatusReasonBadRequest
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		code, reason = http.StatusRequestEntityTooLarge, metav1.StatusReasonRequestEntityTooLarge
+	}
+	return &metav1.Status{
+		Code:    code,
+		Reason:  reason,
+		Message: fmt.Sprintf("seakeep gate: %v; the API server did not get all of it and did not carry it out.", err),
 	}
 }
 
