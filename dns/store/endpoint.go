@@ -31,8 +31,10 @@ type Endpoint struct {
 	// Serving and Terminating are the conditions, as the API says they default.
 	Serving     bool
 	Terminating bool
-	// Held is true while the guard keeps serving an endpoint that its source no longer calls ready.
+	// Held is true while the guard keeps serving an endpoint that its source no longer calls ready; Gone, if the source
+	// no longer has it at all.
 	Held     bool
+	Gone     bool
 	Hostname string
 	NodeName string
 	// Zone is the topology zone, as the API has it.
@@ -151,7 +153,8 @@ const (
 	flagNode
 	flagZone
 	flagTarget
-	flagAll = 1<<11 - 1
+	flagGone
+	flagAll = 1<<12 - 1
 )
 
 func (e *Endpoint) append(b []byte) []byte {
@@ -165,6 +168,7 @@ func (e *Endpoint) append(b []byte) []byte {
 	set(e.Serving, flagServing)
 	set(e.Terminating, flagTerminating)
 	set(e.Held, flagHeld)
+	set(e.Gone, flagGone)
 	// An IPv6 address with a zone is no address of the API; as a name it keeps its text.
 	set(e.Addr.Is4(), flagV4)
 	set(e.Addr.Is6() && e.Addr.Zone() == "", flagV6)
@@ -209,7 +213,7 @@ func (e *Endpoint) read(s string) (string, error) {
 	}
 	s = s[2:]
 	e.Ready, e.Serving = flags&flagReady != 0, flags&flagServing != 0
-	e.Terminating, e.Held = flags&flagTerminating != 0, flags&flagHeld != 0
+	e.Terminating, e.Held, e.Gone = flags&flagTerminating != 0, flags&flagHeld != 0, flags&flagGone != 0
 	var err error
 	switch {
 	case flags&flagV4 != 0 && flags&flagV6 != 0:

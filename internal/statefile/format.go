@@ -2,7 +2,6 @@ package statefile
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -24,6 +23,10 @@ const magic = "seakeep-state/1"
 type header struct {
 	version int
 	saved   time.Time
+	// size is the body's length, covered the header as far as the checksum covers it, sum the checksum in hex.
+	size    int64
+	covered string
+	sum     string
 }
 
 func encode(version int, saved time.Time, v any) ([]byte, error) {
@@ -32,54 +35,75 @@ func encode(version int, saved time.Time, v any) ([]byte, error) {
 		return nil, err
 	}
 	body = append(body, '\n')
-	covered := fmt.Sprintf("%s schema=%d saved=%s bytes=%d", magic, version, saved.UTC().Format(time.RFC3339Nano), len(body))
+	covered := coveredHeader(version, saved, int64(len(body)))
 	return fmt.Appendf(nil, "%s sha256=%s\n%s", covered, checksum(covered, body), body), nil
+}
+
+func coveredHeader(version int, saved time.Time, size int64) string {
+	return fmt.Sprintf("%s schema=%d saved=%s bytes=%d", magic, version, saved.UTC().Format(time.RFC3339Nano), size)
 }
 
 // decode reads foreign bytes: whatever they are, it returns an error or a body that is exactly what was saved.
 func decode(data []byte) (header, []byte, error) {
 	line, body, found := bytes.Cut(data, []byte{'\n'})
-	if !found || !bytes.HasPrefix(line, []byte(magic+" ")) {
-		return header{}, nil, fmt.Errorf("not a state file of this program: it begins with %q", clip(line))
+	h, err := decodeHeader(line)
+	if err == nil && !found {
+		err = errNoLine
+	}
+	if err != nil {
+		return header{}, nil, err
+	}
+	if int64(len(body)) != h.size {
+		return header{}, nil, tornError(int64(len(body)), h.size)
+	}
+	if checksum(h.covered, body) != h.sum {
+		return header{}, nil, errChecksum
+	}
+	return h, body, nil
+}
+
+var errChecksum = errors.New("its checksum does not match: it was changed after it was saved")
+
+var errNoLine = errors.New("torn: its first line does not end")
+
+func tornError(there, size int64) error {
+	return fmt.Errorf("torn: %d of %d bytes are there", there, size)
+}
+
+func decodeHeader(line []byte) (header, error) {
+	if !bytes.HasPrefix(line, []byte(magic+" ")) {
+		return header{}, fmt.Errorf("not a state file of this program: it begins with %q", clip(line))
 	}
 	fields := strings.Split(string(line), " ")
 	if len(fields) != 5 {
-		return header{}, nil, fmt.Errorf("header has %d fields, want 5", len(fields))
+		return header{}, fmt.Errorf("header has %d fields, want 5", len(fields))
 	}
 	values := make([]string, 0, 4)
 	for i, key := range []string{"schema", "saved", "bytes", "sha256"} {
 		value, ok := strings.CutPrefix(fields[i+1], key+"=")
 		if !ok {
-			return header{}, nil, fmt.Errorf("header field %d is not %s=", i+1, key)
+			return header{}, fmt.Errorf("header field %d is not %s=", i+1, key)
 		}
 		values = append(values, value)
 	}
 	version, err := strconv.Atoi(values[0])
 	if err != nil || version < 1 {
-		return header{}, nil, fmt.Errorf("schema version %q is not a number ≥ 1", values[0])
+		return header{}, fmt.Errorf("schema version %q is not a number ≥ 1", values[0])
 	}
 	saved, err := time.Parse(time.RFC3339Nano, values[1])
 	if err != nil {
-		return header{}, nil, fmt.Errorf("parsing the time it was saved: %w", err)
+		return header{}, fmt.Errorf("parsing the time it was saved: %w", err)
 	}
-	size, err := strconv.Atoi(values[2])
+	size, err := strconv.ParseInt(values[2], 10, 64)
 	if err != nil || size < 0 {
-		return header{}, nil, fmt.Errorf("length %q is not a number", values[2])
-	}
-	if len(body) != size {
-		return header{}, nil, fmt.Errorf("torn: %d of %d bytes are there", len(body), size)
+		return header{}, fmt.Errorf("length %q is not a number", values[2])
 	}
 	covered, _, _ := strings.Cut(string(line), " sha256=")
-	if checksum(covered, body) != values[3] {
-		return header{}, nil, errors.New("its checksum does not match: it was changed after it was saved")
-	}
-	return header{version: version, saved: saved}, body, nil
+	return header{version: version, saved: saved, size: size, covered: covered, sum: values[3]}, nil
 }
 
 func checksum(covered string, body []byte) string {
-	h := sha256.New()
-	h.Write([]byte(covered))
-	h.Write([]byte{'\n'})
+	h := newChecksum(covered)
 	h.Write(body)
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -5,10 +5,10 @@
 package statefile
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,16 +46,18 @@ type Meta struct {
 type File struct {
 	path    string
 	version int
-	// write replaces path with data, durably, and calls ready when the data is on disk and about to take path's place.
-	// Tests put failing disks here.
-	write func(path string, data []byte, ready func() error) error
+	// limit bounds what is read, in bytes.
+	limit int64
+	// write replaces path with what fill writes, durably, and calls ready when it is on disk and about to take path's
+	// place. Tests put failing disks here.
+	write func(path string, fill func(*os.File) error, ready func() error) error
 	now   func() time.Time
 }
 
 // New returns the state file dir/name. schemaVersion ≥ 1 is the version of what will be saved; Load refuses newer
 // ones (a downgrade must not guess) and hands older ones over with their version in Meta. Nothing is read or written.
 func New(dir, name string, schemaVersion int) *File {
-	return &File{path: filepath.Join(dir, name), version: schemaVersion, write: writeDurably, now: time.Now}
+	return &File{path: filepath.Join(dir, name), version: schemaVersion, limit: maxSize, write: writeDurably, now: time.Now}
 }
 
 // Path is where the newest generation lies.
@@ -68,8 +70,12 @@ func (f *File) Save(v any) error {
 	if err != nil {
 		return fmt.Errorf("encoding state for %s: %w", f.path, err)
 	}
+	fill := func(file *os.File) error {
+		_, err := file.Write(data)
+		return err
+	}
 	// Rotating only then: a disk that stays full must not push the good generations out, one try after another.
-	if err := f.write(f.path, data, f.rotate); err != nil {
+	if err := f.write(f.path, fill, f.rotate); err != nil {
 		return fmt.Errorf("writing state %s: %w", f.path, err)
 	}
 	return nil
@@ -81,7 +87,7 @@ func (f *File) Load(v any) (Meta, error) {
 	var refused []error
 	for generation := range generations {
 		path := f.generation(generation)
-		header, payload, err := read(path)
+		header, payload, err := read(path, f.limit)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -113,13 +119,13 @@ func (f *File) generation(n int) string {
 // rotate keeps the newest generation as .1 and .1 as .2, by hard links and renames: at no moment is the newest
 // missing. A generation that is bad is not kept: it must not push a good one out.
 func (f *File) rotate() error {
-	if _, _, err := read(f.path); err != nil {
+	if err := verify(f.path, f.limit); err != nil {
 		return nil // absent or bad: nothing worth keeping, Save replaces it
 	}
 	if f.rotated() {
 		return nil
 	}
-	if _, _, err := read(f.generation(1)); err == nil {
+	if err := verify(f.generation(1), f.limit); err == nil {
 		if err := os.Rename(f.generation(1), f.generation(2)); err != nil {
 			return fmt.Errorf("keeping the older state: %w", err)
 		}
@@ -142,23 +148,21 @@ func (f *File) rotated() bool {
 	return err == nil && os.SameFile(newest, before)
 }
 
-func read(path string) (header, []byte, error) {
-	info, err := os.Stat(path)
+func read(path string, limit int64) (header, []byte, error) {
+	file, size, err := open(path, limit)
 	if err != nil {
 		return header{}, nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxSize {
-		return header{}, nil, fmt.Errorf("not a state file: mode %v, %d bytes", info.Mode(), info.Size())
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
+	defer file.Close()
+	data := make([]byte, size)
+	if _, err := io.ReadFull(file, data); err != nil {
 		return header{}, nil, err
 	}
 	return decode(data)
 }
 
-// writeDurably returns when data is at path and would be there after a power cut.
-func writeDurably(path string, data []byte, ready func() error) error {
+// writeDurably returns when what fill wrote is at path and would be there after a power cut.
+func writeDurably(path string, fill func(*os.File) error, ready func() error) error {
 	dir := filepath.Dir(path)
 	// The temporary file must lie in the same folder: a rename is atomic within one file system only.
 	pending, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(0o600))
@@ -166,7 +170,7 @@ func writeDurably(path string, data []byte, ready func() error) error {
 		return err
 	}
 	defer pending.Cleanup()
-	if _, err := bytes.NewReader(data).WriteTo(pending); err != nil {
+	if err := fill(pending.File); err != nil {
 		return err
 	}
 	if err := pending.Sync(); err != nil {

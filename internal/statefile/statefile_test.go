@@ -148,9 +148,9 @@ func TestAllBad(t *testing.T) {
 }
 
 func TestFailedWriteKeepsWhatWas(t *testing.T) {
-	tests := map[string]func(path string, data []byte, ready func() error) error{
-		"no room": func(string, []byte, func() error) error { return unix.ENOSPC },
-		"after rotating": func(_ string, _ []byte, ready func() error) error {
+	tests := map[string]func(path string, fill func(*os.File) error, ready func() error) error{
+		"no room": func(string, func(*os.File) error, func() error) error { return unix.ENOSPC },
+		"after rotating": func(_ string, _ func(*os.File) error, ready func() error) error {
 			return errors.Join(ready(), unix.ENOSPC)
 		},
 	}
