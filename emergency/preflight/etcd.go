@@ -24,7 +24,7 @@ func gatherEtcd(ctx context.Context, opts Options) Fact[[]EtcdMember] {
 	if len(opts.Etcd) == 0 {
 		return Unknown[[]EtcdMember]("no etcd endpoint was named")
 	}
-	transport := &http.Transport{TLSClientConfig: opts.EtcdTLS, ForceAttemptHTTP2: true}
+	transport := &http.Transport{TLSClientConfig: opts.EtcdTLS.Clone(), ForceAttemptHTTP2: true}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Timeout: opts.Timeout, Transport: transport}
 	members := make([]EtcdMember, len(opts.Etcd))

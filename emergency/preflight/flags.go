@@ -23,10 +23,10 @@ func parseArgs(args []string) map[string]string {
 	flags := map[string]string{}
 	for i := 0; i < min(len(args), maxArguments); i++ {
 		name, ok := strings.CutPrefix(args[i], "--")
-		if !ok || name == "" || len(name) > maxArgument {
+		name, value, has := strings.Cut(name, "=")
+		if !ok || name == "" || len(args[i]) > maxArgument {
 			continue
 		}
-		name, value, has := strings.Cut(name, "=")
 		if !has {
 			value = "true"
 			if i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") && len(args[i+1]) <= maxArgument {
