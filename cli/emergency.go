@@ -237,24 +237,43 @@ func newEmergencyLockdown(env *Env) *cobra.Command {
 		target        emergencyTarget
 		common        emergencyRule
 		users, groups []string
+		round         firewallFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "lockdown",
 		Short: "Deny everyone but those who repair, and end everyone else's open requests",
 		Long: `Denies everyone but the users and groups named. Nodes' own leases and status, leader election and reviews still pass:
 without leases every node would turn NotReady and every Service lose its endpoints when a controller is let in again.
-The break-glass lane is not affected.`,
-		Example: `  seakeep emergency lockdown --except-group sre --for 15m --reason "INC-42: recover step by step"`,
-		Args:    usageArgs(cobra.NoArgs),
+The break-glass lane is not affected.
+
+A gate denies only what comes through it. For what goes round it, firewall rules are printed below the result (to standard
+error with -o json), to be read and run by you: they drop everyone but the sources named from the API servers' port, and
+end by themselves with the lockdown.`,
+		Example: `  seakeep emergency lockdown --except-group sre --for 15m --reason "INC-42: recover step by step"
+  seakeep emergency lockdown --except-group sre --for 15m --reason INC-42 --firewall iptables \
+    --gate-source 10.0.0.11,10.0.0.12 --peer-source 10.0.0.0/29 --break-glass-source 192.0.2.7`,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := common.check(); err != nil {
 				return err
 			}
-			return setEmergency(cmd.Context(), env, &target, emergency.Lockdown(users, groups, common.reason, common.length), common.dryRun)
+			plan, err := round.plan(target.addresses, common.length)
+			if err != nil {
+				return err
+			}
+			err = setEmergency(cmd.Context(), env, &target, emergency.Lockdown(users, groups, common.reason, common.length), common.dryRun)
+			var exit *exitError
+			wrong := errors.As(err, &exit) && exit.code == ExitUsage // nothing was tried
+			// When no gate answers, the rules are what is left.
+			if plan != nil && !wrong && (!common.dryRun || cmd.Flags().Changed("firewall")) {
+				round.write(env, plan, target.output)
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringArrayVar(&users, "except-user", nil, "users who may enter, globs")
 	cmd.Flags().StringArrayVar(&groups, "except-group", nil, "groups who may enter")
+	round.flags(cmd)
 	common.flags(cmd.Flags())
 	target.flags(cmd.Flags())
 	return cmd
