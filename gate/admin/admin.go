@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -115,13 +116,10 @@ func New(opts Options) (*Server, error) {
 		engine: opts.Engine, clock: opts.Clock, log: opts.Log, metrics: s.metrics,
 		state:   statefile.New(opts.StateDir, stateName, schemaVersion),
 		changed: make(chan struct{}, 1),
+		trail:   trail{clock: opts.Clock, log: opts.Log, open: openAudit(&opts)},
 	}
-	audit, err := auditlog.Open(filepath.Join(opts.StateDir, auditName), auditlog.Options{Clock: opts.Clock, Log: opts.Log})
-	if err != nil {
-		s.rules.auditBroken = fmt.Errorf("emergency actions are not audited: %w", err)
-		opts.Log.Error("Opening the audit log", "reason", err)
-	} else {
-		s.rules.audit = audit
+	if s.rules.trail.retry(); s.rules.trail.broken != nil {
+		opts.Log.Error("Opening the audit log", "reason", s.rules.trail.broken)
 	}
 	s.rules.restore()
 	s.servers = append(s.servers, s.server(localActor))
@@ -129,6 +127,21 @@ func New(opts Options) (*Server, error) {
 		s.servers = append(s.servers, s.server(remoteActor(opts.Config.Remote.AllowedNames)))
 	}
 	return s, nil
+}
+
+// openAudit opens the chain, in a folder that may have been missing.
+func openAudit(o *Options) func() (auditor, error) {
+	return func() (auditor, error) {
+		if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+			return nil, fmt.Errorf("making the state directory: %w", err)
+		}
+		// Not returned as it is: a nil *auditlog.Log would be an auditor that is not nil.
+		log, err := auditlog.Open(filepath.Join(o.StateDir, auditName), auditlog.Options{Clock: o.Clock, Log: o.Log})
+		if err != nil {
+			return nil, err
+		}
+		return log, nil
+	}
 }
 
 // Address is where the remote endpoint listens, nil when there is none.

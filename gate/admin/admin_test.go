@@ -269,7 +269,9 @@ func TestFullDisk(t *testing.T) {
 	e := start(t, t.TempDir())
 	good := e.rules.state
 	e.rules.mu.Lock()
-	e.rules.state, e.rules.audit = brokenDisk{}, brokenDisk{}
+	healthy := e.rules.trail.chain
+	e.rules.state, e.rules.trail.chain = brokenDisk{}, brokenDisk{}
+	e.rules.trail.open = func() (auditor, error) { return nil, unix.ENOSPC }
 	e.rules.mu.Unlock()
 	result := e.set(t, blockOfA)
 	if result.Durable || len(result.Warnings) != 2 || e.admits("a") {
@@ -280,15 +282,53 @@ func TestFullDisk(t *testing.T) {
 	e.rules.mu.Unlock()
 	e.rules.expireNow() // tries again by itself
 	if _, warnings := e.rules.list(); len(warnings) != 1 {
-		t.Errorf("warnings %v, want the audit's alone: the disk has room again", warnings)
+		t.Errorf("warnings %v, want the audit's alone: the state's disk has room again", warnings)
+	}
+	e.call(t, "DELETE", "/v1/rules/"+result.Rule.ID+"?reason=over", "")
+	e.rules.mu.Lock()
+	e.rules.trail.open = func() (auditor, error) { return healthy, nil }
+	e.rules.mu.Unlock()
+	e.rules.expireNow()
+	if _, warnings := e.rules.list(); len(warnings) != 0 {
+		t.Errorf("warnings %v, want none: what was late is in the chain", warnings)
+	}
+	e.set(t, blockOfA)
+	if got := fmt.Sprint(events(t, e.dir)); got != "[set lift set]" {
+		t.Errorf("audited %s", got)
 	}
 }
+
+func TestAuditThatStaysBroken(t *testing.T) {
+	broken := &trail{clock: time.Now, log: discard(), chain: brokenDisk{}}
+	for i := range maxLate + 3 {
+		broken.record(event{Event: "set", Ended: i})
+	}
+	if len(broken.late) != maxLate || broken.lost != 3 || !strings.Contains(broken.warning().Error(), fmt.Sprint(maxLate+3)) {
+		t.Errorf("%d late, %d lost, warning %v", len(broken.late), broken.lost, broken.warning())
+	}
+	var chain memory
+	broken.chain = &chain
+	broken.retry()
+	if len(chain) != maxLate+1 || chain[0].Lost != 3 || chain[1].Ended != 3 || chain[1].At == nil || broken.warning() != nil {
+		t.Errorf("%d events, first %+v, warning %v", len(chain), chain[0], broken.warning())
+	}
+	broken.record(event{Event: "lift"})
+	if last := chain[len(chain)-1]; last.Event != "lift" || last.At != nil {
+		t.Errorf("afterwards %+v", last)
+	}
+}
+
+// memory is a chain without a disk.
+type memory []event
+
+func (m *memory) Append(e any) error { *m = append(*m, e.(event)); return nil }
+func (*memory) Close() error         { return nil }
 
 func TestExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		engine := limit.New(limit.Options{})
 		r := &rules{engine: engine, clock: time.Now, log: discard(), metrics: newMetrics(nil),
-			state: statefile.New(t.TempDir(), stateName, schemaVersion), changed: make(chan struct{}, 1)}
+			state: statefile.New(t.TempDir(), stateName, schemaVersion), changed: make(chan struct{}, 1), trail: trail{clock: time.Now, log: discard(), chain: new(memory)}}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { r.expire(ctx); close(done) }()

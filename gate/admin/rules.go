@@ -29,12 +29,16 @@ type saved struct {
 
 // event is a line of the audit chain.
 type event struct {
-	Event string `json:"event"` // set, lift, expire, refuse, restore, squeeze
+	Event string `json:"event"` // set, lift, expire, refuse, restore, squeeze, gap
+	// At is when it happened, if it came into the chain later.
+	At *time.Time `json:"at,omitempty"`
 	// By is who did it: a uid and pid of this host, or a certificate's common name. Empty for what the gate did.
 	By     string                  `json:"by,omitempty"`
 	Rule   *v1alpha1.EmergencyRule `json:"rule,omitempty"`
 	Reason string                  `json:"reason,omitempty"`
 	Ended  int                     `json:"endedRequests,omitempty"`
+	// Lost counts the events of a gap.
+	Lost int `json:"lost,omitempty"`
 }
 
 // actor is who speaks: name is for the audit; user and groups are known when a certificate says them.
@@ -68,9 +72,7 @@ type rules struct {
 	inForce  []v1alpha1.EmergencyRule
 	unsaved  error    // why what is in force is not what is on disk
 	restored []string // warnings about the restart
-	audit    auditor  // nil when it could not be opened
-
-	auditBroken error
+	trail    trail
 }
 
 // restore puts what was saved back in force, but for what has expired meanwhile.
@@ -105,11 +107,11 @@ func (r *rules) restore() {
 			continue
 		}
 		r.inForce = append(r.inForce, rule)
-		r.record(event{Event: "restore", Rule: &rule})
+		r.trail.record(event{Event: "restore", Rule: &rule})
 		r.log.Info("Emergency rule is back in force", "rule", rule.ID, "action", rule.Action, "expires", rule.Expires.Time)
 	}
 	for _, rule := range expired {
-		r.record(event{Event: "expire", Rule: &rule, Reason: "while the gate was not running"})
+		r.trail.record(event{Event: "expire", Rule: &rule, Reason: "while the gate was not running"})
 	}
 	if len(expired) > 0 {
 		r.save()
@@ -130,7 +132,7 @@ func (r *rules) set(rule v1alpha1.EmergencyRule, by actor, dryRun bool) (*v1alph
 	if err := check(&rule, by); err != nil {
 		if !dryRun {
 			r.mu.Lock()
-			r.record(event{Event: "refuse", By: by.name, Rule: &rule, Reason: err.Error()})
+			r.trail.record(event{Event: "refuse", By: by.name, Rule: &rule, Reason: err.Error()})
 			r.mu.Unlock()
 		}
 		return nil, err
@@ -182,7 +184,7 @@ func (r *rules) lift(id, reason string, by actor) (*v1alpha1.EmergencyRuleResult
 // settle makes a change durable and audited.
 func (r *rules) settle(e event) (durable bool, warnings []string) {
 	r.save()
-	r.record(e)
+	r.trail.record(e)
 	r.metrics.changes.WithLabelValues(e.Event).Inc()
 	r.metrics.inForce.Set(float64(len(r.inForce)))
 	select {
@@ -199,27 +201,14 @@ func (r *rules) save() {
 	}
 }
 
-// record appends to the audit chain. When that fails, the line is in the process's log, and every status says so.
-func (r *rules) record(e event) {
-	if r.audit == nil {
-		r.log.Warn("Not audited", "event", e.Event, "by", e.By, "reason", e.Reason)
-		return
-	}
-	r.auditBroken = nil
-	if err := r.audit.Append(e); err != nil {
-		r.auditBroken = fmt.Errorf("the last emergency action is not in the audit log: %w", err)
-		r.log.Error("Auditing an emergency action", "event", e.Event, "by", e.By, "reason", err)
-	}
-}
-
 // warnings are what an operator should know; r.mu is held.
 func (r *rules) warnings() []string {
 	warnings := slices.Clone(r.restored)
 	if r.unsaved != nil {
 		warnings = append(warnings, "what is in force is not saved and would not survive a restart: "+r.unsaved.Error())
 	}
-	if r.auditBroken != nil {
-		warnings = append(warnings, r.auditBroken.Error())
+	if err := r.trail.warning(); err != nil {
+		warnings = append(warnings, err.Error())
 	}
 	return warnings
 }
@@ -263,6 +252,9 @@ const lookAgain = 10 * time.Second
 func (r *rules) expireNow() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.trail.broken != nil {
+		r.trail.retry()
+	}
 	now := r.clock()
 	wait := lookAgain
 	var left, expired []v1alpha1.EmergencyRule
@@ -286,7 +278,7 @@ func (r *rules) expireNow() time.Duration {
 	r.save()
 	for _, rule := range expired {
 		r.log.Info("Emergency rule expired", "rule", rule.ID, "action", rule.Action)
-		r.record(event{Event: "expire", Rule: &rule})
+		r.trail.record(event{Event: "expire", Rule: &rule})
 		r.metrics.changes.WithLabelValues("expire").Inc()
 	}
 	r.metrics.inForce.Set(float64(len(r.inForce)))
@@ -297,16 +289,13 @@ func (r *rules) expireNow() time.Duration {
 func (r *rules) squeezed(reason string, ended int, by actor) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.record(event{Event: "squeeze", By: by.name, Reason: reason, Ended: ended})
+	r.trail.record(event{Event: "squeeze", By: by.name, Reason: reason, Ended: ended})
 }
 
 func (r *rules) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.audit == nil {
-		return nil
-	}
-	return r.audit.Close()
+	return r.trail.close()
 }
 
 // check refuses what is wrong and what would lock out those who repair.

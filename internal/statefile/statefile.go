@@ -52,6 +52,7 @@ type File struct {
 	// place. Tests put failing disks here.
 	write func(path string, fill func(*os.File) error, ready func() error) error
 	now   func() time.Time
+	swept bool // what an earlier process left half-written is removed
 }
 
 // New returns the state file dir/name. schemaVersion ≥ 1 is the version of what will be saved; Load refuses newer
@@ -74,11 +75,33 @@ func (f *File) Save(v any) error {
 		_, err := file.Write(data)
 		return err
 	}
+	f.sweep()
 	// Rotating only then: a disk that stays full must not push the good generations out, one try after another.
 	if err := f.write(f.path, fill, f.rotate); err != nil {
 		return fmt.Errorf("writing state %s: %w", f.path, err)
 	}
 	return nil
+}
+
+// sweep removes the temporary files of processes that were killed over a Save, once: they would pile up. Only who saves
+// may do it, because a reader would take them from under the writer.
+func (f *File) sweep() {
+	if f.swept {
+		return
+	}
+	f.swept = true
+	dir, base := filepath.Split(f.path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // Save will say what is wrong
+	}
+	for _, e := range entries {
+		// renameio's names: a dot, the name, a number.
+		number, ok := strings.CutPrefix(e.Name(), "."+base)
+		if _, err := strconv.ParseUint(number, 10, 64); ok && err == nil && e.Type().IsRegular() {
+			_ = os.Remove(filepath.Join(dir, e.Name())) // it takes room, nothing else
+		}
+	}
 }
 
 // Load fills v with the newest generation that is whole. It returns ErrNone when nothing was ever saved, and an

@@ -252,3 +252,30 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// What a killed process left half-written goes with the next one's first Save, and nothing else does.
+func TestLitterIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	litter := []string{".rules123", ".rules18446744073709551615"}
+	kept := []string{".rules", ".rules12x", "rules123", ".rulesets123", ".other123"}
+	for _, name := range slices.Concat(litter, kept) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := New(dir, "rules", 1)
+	if _, err := f.Load(&state{}); !errors.Is(err, ErrNone) {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, litter[0])); err != nil {
+		t.Error("a reader took a file from under the writer")
+	}
+	save(t, f, "a")
+	for name, want := range map[bool][]string{true: kept, false: litter} {
+		for _, file := range want {
+			if _, err := os.Stat(filepath.Join(dir, file)); (err == nil) != name {
+				t.Errorf("%s is there: %t, want %t", file, err == nil, name)
+			}
+		}
+	}
+}

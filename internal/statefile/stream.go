@@ -50,6 +50,7 @@ func (f *File) SaveStream(write func(io.Writer) error) error {
 		_, err := file.WriteAt([]byte(hex.EncodeToString(h.Sum(nil))), int64(len(covered)+len(" sha256=")))
 		return err
 	}
+	f.sweep()
 	if err := f.write(f.path, fill, f.rotate); err != nil {
 		return fmt.Errorf("writing state %s: %w", f.path, err)
 	}
