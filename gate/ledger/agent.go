@@ -42,7 +42,9 @@ func NormaliseAgent(agent string) string {
 		case isIdentifier(word):
 			star()
 		case len(word) > room:
-			b.WriteString(word[:room])
+			if cut := word[:room]; !isIdentifier(cut) { // what is left of a longer word may look like a hash
+				b.WriteString(cut)
+			}
 			star()
 			return b.String()
 		default:
