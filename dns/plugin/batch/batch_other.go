@@ -1,0 +1,46 @@
+//go:build !linux
+
+// Package batch reads and writes UDP in batches, on Linux; elsewhere it refuses to.
+package batch
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+)
+
+// Options of the sockets of one address.
+type Options struct{ Sockets, Before, ReceiveBuffer int }
+
+// Listen refuses.
+func Listen(string, Options) ([]*Conn, error) { return nil, errors.ErrUnsupported }
+
+// Conn is never made.
+type Conn struct{}
+
+// Message is one datagram.
+type Message struct{ Data []byte }
+
+// Peer is the address the datagram came from.
+func (*Message) Peer() netip.AddrPort { return netip.AddrPort{} }
+
+// Reply returns a message to where m came from.
+func (m *Message) Reply(data []byte) Message { return Message{Data: data} }
+
+// Buffers returns n messages.
+func Buffers(n int) []Message { return make([]Message, n) }
+
+// Read refuses.
+func (*Conn) Read([]Message) (int, error) { return 0, errors.ErrUnsupported }
+
+// Write refuses.
+func (*Conn) Write([]Message) (int, error) { return 0, errors.ErrUnsupported }
+
+// WriteOne refuses.
+func (*Conn) WriteOne(Message) error { return errors.ErrUnsupported }
+
+// LocalAddr is nil.
+func (*Conn) LocalAddr() *net.UDPAddr { return nil }
+
+// Close does nothing.
+func (*Conn) Close() error { return nil }
