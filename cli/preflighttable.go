@@ -57,11 +57,11 @@ func factLines(f *preflight.Facts) []factLine {
 		{"version", show(f.Version, func(v string) string { return v })},
 		{"you are", show(f.User, func(v string) string { return v })},
 		{"run by", show(f.Provider, func(p preflight.Provider) string {
-			kind := "self-managed"
+			name := p.Name
 			if p.Managed {
-				kind = "managed"
+				name += ", managed"
 			}
-			return fmt.Sprintf("%s, %s: %s", p.Name, kind, p.Evidence)
+			return name + ": " + p.Evidence
 		})},
 		{"API servers", show(f.APIServers, func(names []string) string { return fmt.Sprint(len(names)) })},
 		{"kubernetes Service", show(f.Endpoints, listed)},

@@ -30,7 +30,7 @@ func (f Fact[T]) Why() string {
 	if f.known || f.unknown != "" {
 		return f.unknown
 	}
-	return "it was not looked for"
+	return "not looked for"
 }
 
 // MarshalJSON implements json.Marshaler: {"value": …} or {"unknown": "why"}.

@@ -13,7 +13,7 @@ var tested = []int{34, 35, 36}
 func judgeVersion(f *Facts, v *verdict) {
 	version, ok := f.Version.Get()
 	if !ok {
-		v.unknown(f.Version.Why(), "")
+		v.unknown("the version: "+f.Version.Why(), "")
 		return
 	}
 	minor, ok := minorOf(version)
@@ -65,7 +65,7 @@ func judgeFrontProxy(f *Facts, v *verdict) {
 	}
 	a, ok := f.Authentication.Get()
 	if !ok {
-		v.unknown(f.Authentication.Why(), "run this as a user who may get that ConfigMap (Role extension-apiserver-authentication-reader)")
+		v.unknown("what front proxies the API servers believe: "+f.Authentication.Why(), "run this as a user who may get that ConfigMap (Role extension-apiserver-authentication-reader)")
 		return
 	}
 	if !known && !slices.Contains(a.AllowedNames, gateName) {
@@ -132,9 +132,13 @@ func judgeImpersonation(f *Facts, v *verdict) {
 	case !allowed:
 		v.impossible("this user may not give the gate the right to impersonate", change)
 	}
-	v.limited("callers with a certificate cannot use --as or --as-group through such a gate, and each user, group and extra costs the API server an authorization",
-		"use identity.mode: FrontProxy where the API servers' flags can be set")
-	if name, managed, _ := f.managed(); managed {
+	name, managed, _ := f.managed()
+	instead := "use identity.mode: FrontProxy where the API servers' flags can be set"
+	if managed {
+		instead = ""
+	}
+	v.limited("callers with a certificate cannot use --as or --as-group through such a gate, and each user, group and extra costs the API server an authorization", instead)
+	if managed {
 		v.note("on " + name + " most callers come with tokens, which are forwarded untouched and need no impersonation")
 	}
 	if a, ok := f.Authentication.Get(); ok && len(a.ClientCAs) == 0 {
@@ -151,7 +155,7 @@ func judgeBreakGlass(f *Facts, v *verdict) {
 	}
 	a, ok := f.Authentication.Get()
 	if !ok {
-		v.unknown(f.Authentication.Why(), "")
+		v.unknown("what CAs the API servers trust: "+f.Authentication.Why(), "")
 		return
 	}
 	trusted, named := f.BreakGlassTrusted.Get()
@@ -179,11 +183,11 @@ func judgeTokens(f *Facts, v *verdict) {
 	keys, okKeys := f.Keys.Get()
 	switch {
 	case !ok || !okKeys:
-		because := f.Issuer.Why()
+		because := "the issuer: " + f.Issuer.Why()
 		if ok {
-			because = f.Keys.Why()
+			because = "its keys: " + f.Keys.Why()
 		}
-		v.unknown(because, "run this as a user of group system:serviceaccounts or with ClusterRole system:service-account-issuer-discovery")
+		v.unknown(because, "give this user the ClusterRole system:service-account-issuer-discovery")
 	case keys == 0:
 		v.limited("the API servers publish no key of the issuer "+issuer, "give the gate the file of --service-account-key-file")
 	default:

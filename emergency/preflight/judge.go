@@ -64,7 +64,7 @@ func (v *verdict) say(status Status, because, change string) {
 		v.Status = status
 	}
 	v.Why = append(v.Why, because)
-	if change != "" {
+	if change != "" && !slices.Contains(v.Change, change) {
 		v.Change = append(v.Change, change)
 	}
 }

@@ -255,7 +255,7 @@ func TestFactsAsJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{}`), &f); err == nil {
 		t.Error("a fact that is neither known nor unknown")
 	}
-	if f.Why() != "it was not looked for" {
+	if f.Why() != "not looked for" {
 		t.Errorf("the zero fact: %q", f.Why())
 	}
 }

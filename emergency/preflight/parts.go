@@ -21,7 +21,7 @@ func judgeLimits(f *Facts, v *verdict) {
 	}
 	round := f.roundTheGate()
 	for _, r := range round {
-		v.limited(r.who+" are told to reach the API server at "+r.server+" and so go round a gate that listens elsewhere", r.change)
+		v.limited(r.who+": "+r.server+" leads past a gate that listens elsewhere", r.change)
 	}
 	known := 0
 	for _, c := range f.Clients {
@@ -48,7 +48,7 @@ type roundabout struct{ who, server, change string }
 func (f *Facts) roundTheGate() []roundabout {
 	var list []roundabout
 	if endpoints, ok := f.Endpoints.Get(); ok && len(endpoints) > 0 {
-		list = append(list, roundabout{"pods, through the kubernetes Service,", strings.Join(endpoints, ", "),
+		list = append(list, roundabout{"pods, through the kubernetes Service", strings.Join(endpoints, ", "),
 			"for pods: let the gate have these addresses and ports, and the API servers others (--secure-port), or --advertise-address the gate"})
 	}
 	for _, c := range f.Clients {
@@ -76,7 +76,7 @@ func judgeBypass(f *Facts, v *verdict) {
 		if allowed, known := f.may(ReadMetrics); known && !allowed {
 			v.impossible("this user may not read /metrics", "use a user with ClusterRole system:monitoring")
 		} else {
-			v.unknown(f.About.Why(), "")
+			v.unknown("the counters: "+f.About.Why(), "")
 		}
 		return
 	}
@@ -128,7 +128,7 @@ func judgeCertificates(f *Facts, v *verdict) {
 	if serving, ok := f.Serving.Get(); ok {
 		check("the serving certificate", serving)
 	} else {
-		v.unknown(f.Serving.Why(), "")
+		v.unknown("the serving certificate: "+f.Serving.Why(), "")
 	}
 	if client, ok := f.Client.Get(); ok {
 		check("this kubeconfig's certificate", client)
@@ -156,7 +156,7 @@ func judgeRelay(f *Facts, v *verdict) {
 
 func judgeOverload(f *Facts, v *verdict) {
 	if _, ok := f.About.Get(); !ok {
-		v.unknown(f.About.Why(), "the gate's own user needs ClusterRole system:monitoring")
+		v.unknown("the metrics: "+f.About.Why(), "the gate's own user needs ClusterRole system:monitoring")
 		return
 	}
 	f.everyServer(v, "the gate must reach each API server by an address of its own")
@@ -174,7 +174,7 @@ func judgeJail(f *Facts, v *verdict) {
 	state, ok := f.PriorityAndFairness.Get()
 	switch {
 	case !ok:
-		v.unknown(f.PriorityAndFairness.Why(), "")
+		v.unknown("API Priority and Fairness: "+f.PriorityAndFairness.Why(), "")
 		return
 	case len(state.Versions) == 0:
 		v.impossible("the API server serves no flowcontrol.apiserver.k8s.io", "--enable-priority-and-fairness=true on the API servers")
@@ -192,10 +192,10 @@ func judgeMonitor(f *Facts, v *verdict) {
 	if _, ok := f.About.Get(); ok {
 		f.everyServer(v, "it must reach each API server by an address of its own")
 	} else {
-		v.unknown(f.About.Why(), "its own user needs ClusterRole system:monitoring")
+		v.unknown("the metrics: "+f.About.Why(), "its own user needs ClusterRole system:monitoring")
 	}
 	if _, ok := f.Etcd.Get(); !ok {
-		v.limited("etcd is not among what was looked at: "+f.Etcd.Why(), "--etcd URL --etcd-cert … where etcd can be reached")
+		v.limited("etcd: "+f.Etcd.Why(), "--etcd URL --etcd-cert … where etcd can be reached")
 	}
 }
 
@@ -205,7 +205,7 @@ func judgeEtcd(f *Facts, v *verdict) {
 		if name, managed, _ := f.managed(); managed {
 			v.impossible(name+" shows etcd to nobody", "")
 		} else {
-			v.unknown(f.Etcd.Why(), "name etcd's client URLs: --etcd URL --etcd-cert FILE --etcd-key FILE --etcd-ca FILE")
+			v.unknown("etcd: "+f.Etcd.Why(), "name etcd's client URLs: --etcd URL --etcd-cert FILE --etcd-key FILE --etcd-ca FILE")
 		}
 		return
 	}
