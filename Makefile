@@ -14,6 +14,8 @@ OUT ?= out
 PKG ?= ./...
 P ?= 1
 TIMEOUT ?= 20m
+# Packages whose tests show that the gate is transparent; they run against each minor.
+SKEW_PKG ?= ./gate ./gate/skew ./gate/transparency/...
 RACE_TIMEOUT ?= 40m
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -52,6 +54,11 @@ test: control-plane build $(TOOLS)/tally ## Run all tests, those against the rea
 	@echo "test: $(PKG), $(P) package(s) at a time"
 	@{ code=0; $(GO) test -C tools -count=1 -json ./... || code=1; \
 	  $(GO) test -count=1 -p $(P) -timeout $(TIMEOUT) -json $(PKG) || code=1; exit $$code; } 2>&1 | $(TOOLS)/tally
+
+.PHONY: test-skew
+test-skew: control-plane $(TOOLS)/tally ## Run the gate's end-to-end tests against each supported Kubernetes minor
+	@for module in $(wildcard lab/controlplane/v*/go.mod); do tools/controlplane.sh -o $(BIN) -k $$(basename $$(dirname $$module)); done
+	@TIMEOUT=$(TIMEOUT) tools/skew.sh -o $(OUT)/skew $(BIN) $(SKEW_PKG)
 
 .PHONY: race
 race: control-plane build $(TOOLS)/tally ## Run all tests under the race detector (needs a C compiler)
