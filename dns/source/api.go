@@ -159,11 +159,23 @@ func (a *API) page(ctx context.Context, kind store.Kind, options *metav1.ListOpt
 	return a.get(kind).VersionedParams(options, parameters).Do(ctx).Get()
 }
 
+// reached asks whether the server has come as far as a version; translated, the error is keeper.ErrTooNew if not, after
+// the three seconds in which a server that merely lags may catch up. A watch would not say so: an API server accepts one from any
+// version in the future and then holds every event back until it gets there, which after a restore of etcd from a
+// backup is for ever. Reading one object at that version is answered from memory.
+func (a *API) reached(ctx context.Context, version string) error {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	return a.get(store.Namespaces).Name(metav1.NamespaceSystem).Param("resourceVersion", version).Do(ctx).Error()
+}
+
 // Watch implements keeper.Source.
 func (a *API) Watch(ctx context.Context, kind store.Kind, version string, open func(), each func(keeper.Event) error) error {
-	from, err := strconv.ParseUint(version, 10, 64)
-	if err != nil {
+	if _, err := strconv.ParseUint(version, 10, 64); err != nil {
 		return fmt.Errorf("watching %s of %s: version %q is no number: %w", kind, a.name, version, keeper.ErrGone)
+	}
+	if err := a.reached(ctx, version); err != nil {
+		return fmt.Errorf("watching %s of %s from version %s: %w", kind, a.name, version, translate(kind, err))
 	}
 	// Client-go's own bounds: a random end keeps thousands of watches from being opened again together.
 	seconds := 300 + rand.Int64N(300)
@@ -185,14 +197,12 @@ func (a *API) Watch(ctx context.Context, kind store.Kind, version string, open f
 			if !more {
 				return ctx.Err()
 			}
+			if ctx.Err() != nil {
+				return ctx.Err() // what came last is the stream being cut off
+			}
 			event, err := a.event(kind, e)
 			if err != nil {
 				return err
-			}
-			if at, err := strconv.ParseUint(event.Version, 10, 64); err == nil && at < from {
-				// What comes after a version cannot be older. An API server whose etcd was restored from a backup
-				// does not refuse the watch; but what it sends then tells.
-				return fmt.Errorf("watching %s of %s from version %s brought version %s: %w", kind, a.name, version, event.Version, keeper.ErrTooNew)
 			}
 			if err := each(event); err != nil {
 				return err

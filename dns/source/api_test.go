@@ -216,9 +216,6 @@ func TestWatch(t *testing.T) {
 		t.Errorf("the watch ended with %v, want %v", err, context.Canceled)
 	}
 
-	if err := follow(t, s, store.Services, "1").end(); !errors.Is(err, keeper.ErrGone) {
-		t.Errorf("a watch from the beginning of time ended with %v, want %v", err, keeper.ErrGone)
-	}
 	if err := follow(t, s, store.Services, "abc").end(); !errors.Is(err, keeper.ErrGone) {
 		t.Errorf("a watch from a version that is none ended with %v, want %v", err, keeper.ErrGone)
 	}
@@ -227,17 +224,36 @@ func TestWatch(t *testing.T) {
 // TestWatchFromTheFuture is what a DNS server meets whose API server's etcd was restored from a backup.
 func TestWatchFromTheFuture(t *testing.T) {
 	l := cluster(t)
-	s, client := open(t, l, source.Selectors{})
+	s, _ := open(t, l, source.Selectors{})
 	_, version := names(t, s, store.Services)
 	at, err := strconv.ParseUint(version, 10, 64)
 	check(t, err)
-	f := follow(t, s, store.Services, fmt.Sprint(at+1_000_000))
+	if err := follow(t, s, store.Services, fmt.Sprint(at+1_000_000)).end(); !errors.Is(err, keeper.ErrTooNew) {
+		t.Errorf("the watch ended with %v, want %v", err, keeper.ErrTooNew)
+	}
+}
+
+// TestWatchAfterARestart: an API server knows only the versions it saw itself.
+func TestWatchAfterARestart(t *testing.T) {
+	l := lab.Start(t, lab.Options{Dir: t.TempDir()})
+	s, client := open(t, l, source.Selectors{})
+	_, before := names(t, s, store.Services)
 	for i := range 3 {
-		_, err := client.CoreV1().Services("default").Create(t.Context(), headless("past-"+strconv.Itoa(i), nil), metav1.CreateOptions{})
+		_, err := client.CoreV1().Services("default").Create(t.Context(), headless("later-"+strconv.Itoa(i), nil), metav1.CreateOptions{})
 		check(t, err)
 	}
-	if err := f.end(); !errors.Is(err, keeper.ErrTooNew) {
-		t.Errorf("the watch ended with %v, want %v", err, keeper.ErrTooNew)
+	_, after := names(t, s, store.Services)
+	server, ok := l.Process(lab.KindAPIServer)
+	if !ok {
+		t.Fatal("the lab has no API server")
+	}
+	f := follow(t, s, store.Services, after)
+	check(t, server.Restart(t.Context()))
+	if err := f.end(); errors.Is(err, keeper.ErrGone) || errors.Is(err, keeper.ErrTooNew) {
+		t.Errorf("the watch was cut with %v, want an end the keeper watches again after", err)
+	}
+	if err := follow(t, s, store.Services, before).end(); !errors.Is(err, keeper.ErrGone) {
+		t.Errorf("a watch from before the restart ended with %v, want %v", err, keeper.ErrGone)
 	}
 }
 
