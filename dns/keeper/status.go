@@ -43,6 +43,9 @@ type Status struct {
 	Since time.Time `json:"since,omitzero"`
 	// Held is how many endpoints and objects the guard keeps that the source no longer has.
 	Held int `json:"held,omitempty"`
+	// Incomplete are kinds that are wanted and not there: a snapshot was written before they were configured. Their
+	// names must get SERVFAIL, not NXDOMAIN.
+	Incomplete []string `json:"incomplete,omitempty"`
 	// Counts are the objects by kind.
 	Counts map[string]int `json:"counts,omitempty"`
 	// SnapshotSaved is when the data on disk was last confirmed there; SnapshotError why the last write failed.

@@ -149,6 +149,9 @@ func (s *Store) Fork() *Draft {
 	return &Draft{store: s, view: s.View().fork(), counts: s.counts, edits: s.edits, changes: map[changeKey]Change{}}
 }
 
+// Fresh begins a draft with nothing in it, for a whole data set from elsewhere.
+func (s *Store) Fresh() *Draft { return &Draft{store: s, view: newView(), edits: s.edits} }
+
 // Publish makes the draft's data the data that is served, at one instant, and tells the subscribers.
 func (s *Store) Publish(d *Draft) {
 	if d.store != s || d.edits != s.edits || d.published {
