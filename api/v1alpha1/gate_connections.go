@@ -7,7 +7,7 @@ import (
 // GateConnections bounds what clients may hold open. The defaults are for a gate before some thousands of nodes; none
 // of them can be switched off, because an unbounded one is how a single host takes the gate away from all others.
 type GateConnections struct {
-	// Max is how many connections may be open. Default 20000, 16–1000000; about 25 KiB each while idle. It is lowered
+	// Max is how many connections may be open. Default 20000, 16–1000000; about 40 KiB each while idle. It is lowered
 	// to three quarters of the process's descriptor limit, and the gate says so when it starts: the rest is for
 	// upgraded connections, which take a second one, and for the way to the API servers.
 	Max int `json:"max,omitempty"`

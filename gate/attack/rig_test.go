@@ -99,6 +99,9 @@ func listen(t testing.TB, conn net.Conn) []*http.Response {
 		if err != nil {
 			return heard
 		}
+		if response.StatusCode == http.StatusContinue {
+			continue
+		}
 		body, err := io.ReadAll(response.Body)
 		if err != nil {
 			return append(heard, response)
