@@ -32,7 +32,8 @@ type step struct {
 	code  int    // the exit code wanted on both ways: without it, a typing error would fail both ways alike and pass
 	stdin string
 	env   []string
-	// settle says that the output tells of waiting, which no two runs do alike: only the exit code is compared.
+	// settle says that the output tells of waiting, or comes in no order, so that no two runs are alike: only the exit code
+	// is compared.
 	settle bool
 	// eventually says that the step is repeated until it has the exit code wanted: what it asks for reaches the authorizer
 	// some time after it was written.

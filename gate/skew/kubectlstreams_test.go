@@ -33,7 +33,8 @@ var streamScenes = []scene{
 			{run: "logs web"},
 			{run: "logs web --follow"},
 			{run: "logs web --follow --all-containers --prefix --max-log-requests=2", settle: true}, // two streams, woven
-			{run: "logs -l app=web --all-containers --tail=1"},
+			{run: "logs -l app=web --all-containers --tail=1", settle: true},                        // in no order
+			{run: "logs -l app=web -c side --tail=1"},
 			{run: "logs web -c absent", code: 1},
 			{run: "logs absent", code: 1},
 			{run: "logs kwok --timestamps --since-time=2024-01-01T00:00:00Z"},
