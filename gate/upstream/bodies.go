@@ -99,16 +99,25 @@ func (b *releasingBody) Write(p []byte) (int, error) {
 }
 
 // bufferPool lends the copy buffers of ReverseProxy.
-type bufferPool struct{ pool sync.Pool }
+type bufferPool struct {
+	size int
+	pool sync.Pool
+}
 
-const copyBuffer = 32 << 10
+const (
+	// wholeBuffer holds most objects, and two full records of a LIST.
+	wholeBuffer = 32 << 10
+	// streamBuffer is held for as long as a stream is open, whether anything happens on it or not: thousands of idle
+	// watches must not cost more than what happens on them.
+	streamBuffer = 4 << 10
+)
 
 // Get implements httputil.BufferPool.
 func (b *bufferPool) Get() []byte {
 	if buffer, ok := b.pool.Get().(*[]byte); ok {
 		return *buffer
 	}
-	return make([]byte, copyBuffer)
+	return make([]byte, b.size)
 }
 
 // Put implements httputil.BufferPool.

@@ -31,7 +31,8 @@ type Proxy struct {
 	headerTimeout time.Duration
 	bodies        *Bodies
 	log           *slog.Logger
-	reverse       *httputil.ReverseProxy
+	// whole carries answers that end, streams those that go on.
+	whole, streams *httputil.ReverseProxy
 }
 
 // Result is what became of a forwarded request.
@@ -53,17 +54,25 @@ type Result struct {
 // --request-timeout (default 60 s), so that the API server's word comes first. bodies are the process's own.
 func NewProxy(servers []*Server, headers *identity.Headers, headerTimeout time.Duration, bodies *Bodies, log *slog.Logger) *Proxy {
 	p := &Proxy{servers: servers, headers: headers, headerTimeout: headerTimeout, bodies: bodies, log: log}
-	p.reverse = &httputil.ReverseProxy{
-		Rewrite:        p.rewrite,
-		Transport:      (*transport)(p),
-		ModifyResponse: p.modifyResponse,
-		ErrorHandler:   p.answerError,
-		FlushInterval:  -1, // watches and logs must not wait for a buffer to fill
-		BufferPool:     &bufferPool{},
-		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	reverse := func(flush time.Duration, buffer int) *httputil.ReverseProxy {
+		return &httputil.ReverseProxy{
+			Rewrite:        p.rewrite,
+			Transport:      (*transport)(p),
+			ModifyResponse: p.modifyResponse,
+			ErrorHandler:   p.answerError,
+			FlushInterval:  flush,
+			BufferPool:     &bufferPool{size: buffer},
+			ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		}
 	}
+	p.whole = reverse(wholeFlush, wholeBuffer)
+	p.streams = reverse(-1, streamBuffer) // watches and logs must not wait for a buffer to fill
 	return p
 }
+
+// wholeFlush is how long a part of an answer that ends may wait for what comes next. Most answers are complete before
+// that, and each flush is a record, a frame and a system call of its own.
+const wholeFlush = 5 * time.Millisecond
 
 // exchange is one request on its way, kept in its context.
 type exchange struct {
@@ -134,7 +143,11 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, f *flow.Request, d
 		}
 		done(*result)
 	}()
-	p.reverse.ServeHTTP(client, out)
+	if f.LongRunning {
+		p.streams.ServeHTTP(client, out)
+		return
+	}
+	p.whole.ServeHTTP(client, out)
 }
 
 func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
@@ -197,6 +210,9 @@ func (p *Proxy) modifyResponse(response *http.Response) error {
 		x.deadline.Stop()
 	case x.deadline != nil:
 		x.deadline.Stop()
+		// ReverseProxy flushes after each read of an answer whose length is not announced, which is every object of more
+		// than 2 KB, and takes this for announced.
+		response.ContentLength = max(0, response.ContentLength)
 		response.Body = &steadyBody{ReadCloser: response.Body, stall: x.deadline, patient: p.headerTimeout}
 	}
 	if x.flow.Verb == "watch" && response.StatusCode == http.StatusOK {

@@ -204,7 +204,9 @@ func TestWhatTheClientIsTold(t *testing.T) {
 	t.Run("a torn answer does not look complete", func(t *testing.T) {
 		client, url, _ := rig.front(flow.TokenVerified, time.Minute, rig.server("torn", rig.backend.URL))
 		response, err := client.Get(url + "/torn")
-		check(t, err)
+		if err != nil {
+			return // torn before its beginning had gone on
+		}
 		defer response.Body.Close()
 		if _, err := io.ReadAll(response.Body); err == nil {
 			t.Error("the answer was read to its end without an error")

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -38,7 +39,7 @@ func secured(dialer *net.Dialer, config *tls.Config, handshake time.Duration) fu
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, handshake, fmt.Errorf("the server accepts and does not shake hands within %s", handshake))
 		defer cancel()
-		conn := tls.Client(inner, own)
+		conn := tls.Client(&readAhead{Conn: inner, buffer: bufio.NewReaderSize(inner, readAheadBytes)}, own)
 		if err := conn.HandshakeContext(ctx); err != nil {
 			_ = inner.Close()
 			if ctx.Err() != nil {
@@ -49,6 +50,19 @@ func secured(dialer *net.Dialer, config *tls.Config, handshake time.Duration) fu
 		return conn, nil
 	}
 }
+
+// readAhead reads what has come, and not record by record: an API server written in Go begins each answer after a pause
+// with records of 1.4 KB, and two system calls for each would be most of what carrying a small object costs.
+type readAhead struct {
+	net.Conn
+	buffer *bufio.Reader
+}
+
+// readAheadBytes is two full records; a connection to an API server has one such buffer, and there are few of them.
+const readAheadBytes = 32 << 10
+
+// Read implements net.Conn.
+func (c *readAhead) Read(p []byte) (int, error) { return c.buffer.Read(p) }
 
 // steadyBody bounds how long an answer may stand still: a server that stops in the middle keeps answering pings, and the
 // client would wait for ever. stall is reset for every part and fires otherwise.

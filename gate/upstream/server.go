@@ -92,7 +92,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Name: o.Name, url: parsed}
-	plain := &tls.Config{RootCAs: roots, ServerName: o.ServerName, MinVersion: tls.VersionTLS12}
+	plain := &tls.Config{RootCAs: roots, ServerName: o.ServerName, MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true}
 	withCertificate := plain.Clone()
 	withCertificate.GetClientCertificate = certificate
 	dialer := &net.Dialer{Timeout: cmp.Or(o.DialTimeout, defaultDialTimeout), KeepAlive: 30 * time.Second}
