@@ -127,7 +127,7 @@ func TestWritePreflight(t *testing.T) {
 			PriorityAndFairness: preflight.Known(preflight.PriorityAndFairness{On: true, Versions: []string{"v1"}}),
 			About:               preflight.Known(signals.About{Version: "v1.36.3", Features: map[string]bool{"WatchList": true, "ConsistentListFromCache": true}}),
 			Nodes:               preflight.Known(preflight.Nodes{Count: 103, ControlPlane: 3, Kubelets: []string{"v1.36.3"}}),
-			APIServers:          preflight.Known([]string{"a", "b", "c"}), Endpoints: preflight.Known([]string{"10.0.0.1:6443", "10.0.0.2:6443", "10.0.0.3:6443"}),
+			APIServers:          preflight.Known([]string{"a", "b", "c"}), Endpoints: preflight.Known([]string{"10.0.0.1:6443", "10.0.0.2:6443", "10.0.0.3:6443"}), Balanced: preflight.Known(true),
 			Clients:               []preflight.ClientAddress{{Who: "kube-proxy", Server: preflight.Known("https://api.example.com:6443")}},
 			MayGrantImpersonation: preflight.Known(true),
 			Etcd:                  preflight.Known([]preflight.EtcdMember{{Endpoint: "https://10.0.0.1:2379", Healthy: true, HasLeader: true, Version: "3.6.8", DBBytes: 1 << 30, QuotaBytes: 8 << 30, Members: 1}}),

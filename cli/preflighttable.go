@@ -65,6 +65,7 @@ func factLines(f *preflight.Facts) []factLine {
 		})},
 		{"API servers", show(f.APIServers, func(names []string) string { return fmt.Sprint(len(names)) })},
 		{"kubernetes Service", show(f.Endpoints, listed)},
+		{"balancer or name before them", show(f.Balanced, func(on bool) string { return map[bool]string{true: "yes", false: "no"}[on] })},
 		{"nodes", show(f.Nodes, func(n preflight.Nodes) string {
 			return fmt.Sprintf("%d, %d of them control plane; kubelets %s", n.Count, n.ControlPlane, listed(n.Kubelets))
 		})},

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 
@@ -255,6 +256,19 @@ func (g *gatherer) servers(ctx context.Context) {
 	}
 	slices.Sort(endpoints)
 	g.facts.Endpoints = Known(slices.Compact(endpoints))
+	g.facts.Balanced = balanced(g.facts.Server, endpoints)
+}
+
+// balanced says whether the address asked is no API server's own.
+func balanced(server string, endpoints []string) Fact[bool] {
+	u, err := url.Parse(server)
+	if err != nil || len(endpoints) == 0 {
+		return Unknown[bool]("the API servers do not announce their addresses")
+	}
+	return Known(!slices.ContainsFunc(endpoints, func(e string) bool {
+		host, _, err := net.SplitHostPort(e)
+		return err == nil && host == u.Hostname()
+	}))
 }
 
 // clients finds the kubeconfigs that nodes are given, as far as they are in the cluster.

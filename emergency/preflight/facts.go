@@ -94,6 +94,8 @@ type Facts struct {
 	// APIServers are the identities that hold a lease; Endpoints what the kubernetes Service leads to.
 	APIServers Fact[[]string] `json:"apiServers"`
 	Endpoints  Fact[[]string] `json:"endpoints"`
+	// Balanced is true when Server is none of the endpoints: a name or a balancer stands before the API servers.
+	Balanced Fact[bool] `json:"balanced"`
 	// Clients are addresses that clients were configured with, by who they are.
 	Clients []ClientAddress `json:"clients"`
 	// Rights is what the kubeconfig's user may do, by name; see rights.go.

@@ -138,6 +138,9 @@ func judgeImpersonation(f *Facts, v *verdict) {
 		instead = ""
 	}
 	v.limited("callers with a certificate cannot use --as or --as-group through such a gate, and each user, group and extra costs the API server an authorization", instead)
+	if about, ok := f.About.Get(); ok && about.Features["ConstrainedImpersonation"] {
+		v.note("ConstrainedImpersonation is on (KEP-5284): the right may be given for some verbs and resources only")
+	}
 	if managed {
 		v.note("on " + name + " most callers come with tokens, which are forwarded untouched and need no impersonation")
 	}

@@ -37,7 +37,7 @@ func kubeadm() *preflight.Facts {
 		PriorityAndFairness: preflight.Known(preflight.PriorityAndFairness{On: true, Versions: []string{"v1"}}),
 		About:               preflight.Known(signals.About{Version: "v1.36.3", Features: map[string]bool{"WatchList": true, "ConsistentListFromCache": true}}),
 		Nodes:               preflight.Known(preflight.Nodes{Count: 103, ControlPlane: 3, Kubelets: []string{"v1.36.3"}}),
-		APIServers:          preflight.Known([]string{"a", "b", "c"}), Endpoints: preflight.Known([]string{"10.0.0.1:6443", "10.0.0.2:6443", "10.0.0.3:6443"}),
+		APIServers:          preflight.Known([]string{"a", "b", "c"}), Endpoints: preflight.Known([]string{"10.0.0.1:6443", "10.0.0.2:6443", "10.0.0.3:6443"}), Balanced: preflight.Known(true),
 		Clients: []preflight.ClientAddress{{Who: "kube-proxy", Server: preflight.Known("https://api.example.com:6443")}},
 		Rights:  map[preflight.Right]preflight.Fact[bool]{}, MayGrantImpersonation: preflight.Known(true),
 		Etcd: preflight.Known([]preflight.EtcdMember{}),
@@ -148,7 +148,7 @@ func TestJudge(t *testing.T) {
 			f.Client = preflight.Known(preflight.Certificate{Subject: "x", NotAfter: today.AddDate(0, 0, -1)})
 		}, []said{{preflight.Certificates, limited, "expired"}}},
 		"one API server asked of one": {kubeadm, func(f *preflight.Facts) { f.APIServers = preflight.Known([]string{"a"}) }, []said{{preflight.BypassCount, works, ""}}},
-		"its own address":             {kubeadm, func(f *preflight.Facts) { f.Server = "https://10.0.0.1:6443" }, []said{{preflight.BypassCount, works, ""}}},
+		"its own address":             {kubeadm, func(f *preflight.Facts) { f.Balanced = preflight.Known(false) }, []said{{preflight.BypassCount, works, ""}}},
 		"metrics refused": {kubeadm, func(f *preflight.Facts) {
 			f.About, f.Rights[preflight.ReadMetrics] = preflight.Unknown[signals.About]("no"), preflight.Known(false)
 		}, []said{{preflight.BypassCount, impossible, "system:monitoring"}, {preflight.Overload, unknown, ""}}},

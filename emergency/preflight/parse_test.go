@@ -56,6 +56,18 @@ func TestRecognise(t *testing.T) {
 	}
 }
 
+func TestBalanced(t *testing.T) {
+	endpoints := []string{"10.0.0.1:6443", "[fd00::1]:6443"}
+	for server, want := range map[string]bool{"https://10.0.0.1:6443": false, "https://[fd00::1]": false, "https://api.example.com": true, "https://10.0.0.9:6443": true} {
+		if got, known := balanced(server, endpoints).Get(); !known || got != want {
+			t.Errorf("%s: want %t, got %t, known %t", server, want, got, known)
+		}
+	}
+	if _, known := balanced("https://10.0.0.1", nil).Get(); known {
+		t.Error("without endpoints it is not known")
+	}
+}
+
 func TestServerIn(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"a kubeconfig":         {"apiVersion: v1\nkind: Config\nclusters:\n- name: a\n  cluster: {server: \"https://a:6443\"}\n", "https://a:6443"},

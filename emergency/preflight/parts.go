@@ -2,8 +2,6 @@ package preflight
 
 import (
 	"fmt"
-	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -91,29 +89,17 @@ func judgeBypass(f *Facts, v *verdict) {
 // everyServer: behind one address one of several API servers answers, by chance.
 func (f *Facts) everyServer(v *verdict, change string) {
 	servers, ok := f.APIServers.Get()
+	balanced, known := f.Balanced.Get()
 	switch {
 	case !ok:
 		v.unknown("how many API servers there are: "+f.APIServers.Why(), "")
-	case len(servers) > 1 && f.behindOneAddress():
+	case len(servers) > 1 && (balanced || !known):
 		if name, managed, _ := f.managed(); managed {
 			v.limited(fmt.Sprintf("%s has %d API servers behind one address: which of them answers is chance", name, len(servers)), "")
 			return
 		}
 		v.limited(fmt.Sprintf("there are %d API servers, and %s leads to one of them", len(servers), f.Server), change)
 	}
-}
-
-// behindOneAddress is true unless the address asked is one API server's own.
-func (f *Facts) behindOneAddress() bool {
-	u, err := url.Parse(f.Server)
-	endpoints, ok := f.Endpoints.Get()
-	if err != nil || !ok {
-		return true
-	}
-	return !slices.ContainsFunc(endpoints, func(e string) bool {
-		host, _, err := net.SplitHostPort(e)
-		return err == nil && host == u.Hostname()
-	})
 }
 
 func judgeCertificates(f *Facts, v *verdict) {

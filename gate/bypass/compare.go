@@ -62,8 +62,8 @@ type Report struct {
 	Seconds float64 `json:"seconds"`
 	Servers int     `json:"servers"`
 	Gates   int     `json:"gates"`
-	// Total adds up the rows. It leaves out what the gates forwarded and no API server counts: discovery, and requests
-	// that an aggregated API server answered.
+	// Total adds up the rows. It leaves out what the gates forwarded and no API server counts: a path that nobody
+	// serves, and requests that an aggregated API server answered.
 	Total Row `json:"total"`
 	// Share and ShareAtLeast, ShareAtMost are the parts of Total that went round, 0–1.
 	Share        float64 `json:"share"`
@@ -97,7 +97,7 @@ func Compare(servers []signals.RequestChange, open []map[signals.RequestKind]flo
 		}
 		report.SelfKnown = report.SelfKnown && s.Self != nil
 		if s.Restarted {
-			report.warn("an API server was restarted meanwhile: what it answered before is lost")
+			report.warn("an API server was restarted meanwhile, or two answered behind one address (name each): what the first one answered is lost")
 		}
 	}
 	forwarded := map[Kind]*bounds{}
