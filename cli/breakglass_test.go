@@ -34,6 +34,7 @@ func initCA(t *testing.T) string {
 }
 
 func TestBreakGlassIssue(t *testing.T) {
+	leavesNothing(t)
 	dir := initCA(t)
 	caCert, caKey := filepath.Join(dir, "break-glass-ca.crt"), filepath.Join(dir, "break-glass-ca.key")
 	base := []string{
@@ -118,6 +119,7 @@ func TestBreakGlassAuditVerify(t *testing.T) {
 
 // The lane starts from files alone, with every API server, gate and name service gone, and ends when told to.
 func TestBreakGlassServeNeedsNobody(t *testing.T) {
+	leavesNothing(t)
 	dir := initCA(t)
 	ca, err := pki.NewCA("cluster", time.Hour)
 	if err != nil {

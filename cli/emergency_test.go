@@ -11,8 +11,16 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/admin"
 	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/gate/limit"
 )
+
+// leavesNothing sees to it that no goroutine and no descriptor is left of what the test makes from now on.
+func leavesNothing(t *testing.T) {
+	t.Helper()
+	before := gatetest.Snapshot()
+	t.Cleanup(func() { before.Verify(t) })
+}
 
 // emergencyGate serves an admin endpoint and returns its socket and what it acts on.
 func emergencyGate(t *testing.T) (string, *limit.Engine) {
@@ -44,6 +52,7 @@ func runEmergency(t *testing.T, args ...string) (code int, stdout, stderr string
 }
 
 func TestEmergencyVerbs(t *testing.T) {
+	leavesNothing(t)
 	one, engine := emergencyGate(t)
 	two, _ := emergencyGate(t)
 
@@ -97,6 +106,7 @@ func TestEmergencyVerbs(t *testing.T) {
 }
 
 func TestEmergencyActions(t *testing.T) {
+	leavesNothing(t)
 	socket, _ := emergencyGate(t)
 	common := []string{"--for", "10m", "--reason", "INC-42", "--socket", socket}
 	tests := map[string]struct {

@@ -119,6 +119,10 @@ func (o *bypassOptions) sources(env *Env) ([]metricsSource, error) {
 	for _, server := range servers {
 		one := rest.CopyConfig(config)
 		one.Host = server
+		// Read once: a client of files would watch them for the life of the process.
+		if err := rest.LoadTLSFiles(one); err != nil {
+			return nil, usageError(fmt.Errorf("preparing to call %s: %w", server, err), "")
+		}
 		client, err := rest.HTTPClientFor(one)
 		if err != nil {
 			return nil, usageError(fmt.Errorf("preparing to call %s: %w", server, err), "")

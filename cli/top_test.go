@@ -20,6 +20,7 @@ import (
 // serveTop answers GET /v1/top on a socket, as a gate's admin endpoint does.
 func serveTop(t *testing.T, l *ledger.Ledger) (socket string) {
 	t.Helper()
+	leavesNothing(t)
 	socket = filepath.Join(t.TempDir(), "gate.sock")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {

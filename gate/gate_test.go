@@ -16,7 +16,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -293,6 +292,8 @@ func TestConfigurationsThatCannotBeUsed(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "gate.yaml")
 			check(t, os.WriteFile(file, bytes.Replace(good, []byte(test.old), []byte(test.new), 1), 0o600))
 			registry := prometheus.NewRegistry()
+			before := gatetest.Snapshot()
+			defer before.Verify(t)
 			_, err := gate.New(gate.Options{
 				Load: func() (*v1alpha1.GateConfiguration, *config.Document, error) {
 					return config.LoadKind[*v1alpha1.GateConfiguration](file, nil)
@@ -318,7 +319,7 @@ func readableByAll(t *testing.T, file string) string {
 
 func TestNothingIsLeftBehind(t *testing.T) {
 	l := cluster(t)
-	before := goleak.IgnoreCurrent()
+	before := gatetest.Snapshot()
 	n := openLane(t, l, "")
 	c := n.Config(lab.Admin)
 	httpClient, err := rest.HTTPClientFor(c)
@@ -331,5 +332,5 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 	n.Stop()
 	httpClient.CloseIdleConnections()
-	goleak.VerifyNone(t, before)
+	before.Verify(t)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/seakeep/seakeep/drill"
 	"github.com/seakeep/seakeep/drill/catalog"
 	"github.com/seakeep/seakeep/drill/fixtures"
+	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/lab"
 )
@@ -50,6 +51,8 @@ func TestEveryProbeOnALab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := gatetest.Snapshot()
+	t.Cleanup(func() { before.Verify(t) })
 	ctx := t.Context()
 	l := lab.Start(t, lab.Options{Nodes: d.Parameters.Nodes, Pods: *d.Parameters.Pods, Dir: filepath.Join(t.TempDir(), "lab")})
 	target := &labTarget{lab: l, serving: 1}

@@ -22,6 +22,7 @@ import (
 // TestOnARealControlPlane takes the way an engineer takes in an outage: a credential made offline, kubectl, the lane, a
 // real API server that knows the lane's front-proxy certificate.
 func TestOnARealControlPlane(t *testing.T) {
+	leavesNothing(t)
 	// A folder of its own has the lab taken down with the test, before leaked goroutines are looked for.
 	l := lab.Start(t, lab.Options{Dir: t.TempDir(), Nodes: 1})
 	r := &rig{t: t, dir: t.TempDir(), registry: prometheus.NewRegistry(), stderr: &buffer{}}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,14 +67,64 @@ func (f *firstLine) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// What was acknowledged is on record whole, however the lane ends.
+// What was acknowledged is on record whole, at whatever instant the lane is killed, and the next lane goes on where the
+// chain ended.
 func TestAuditSurvivesKill(t *testing.T) {
+	const seed, rounds = 20241211, 12
+	random := rand.New(rand.NewPCG(seed, seed))
 	r := newRig(t)
 	r.apiServer(func(http.ResponseWriter, *http.Request) {})
 	file := r.path("lane.yaml")
 	if err := os.WriteFile(file, must(yaml.Marshal(r.config))(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	client, _ := r.engineer(r.breakGlass, pki.Spec{})
+	var acknowledged atomic.Int64
+	for round := range rounds {
+		work := time.Duration(random.IntN(100_000)) * time.Microsecond
+		if round == 0 {
+			work = time.Second // at least once something is on record for certain
+		}
+		killedLane(t, file, work, func(address string) bool {
+			response, err := client.Post("https://"+address+"/api/v1/namespaces", "application/json", strings.NewReader("{}"))
+			if err != nil {
+				return false
+			}
+			response.Body.Close()
+			acknowledged.Add(1)
+			return true
+		})
+		client.CloseIdleConnections()
+		if _, err := auditlog.Verify(r.config.AuditFile); err != nil {
+			t.Fatalf("round %d, after kill -9: %v", round, err)
+		}
+	}
+	t.Logf("%d requests were acknowledged in %d rounds", acknowledged.Load(), rounds)
+	// The next lane goes on where the chain ended.
+	file2, err := openChain(r.config.AuditFile, discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := file2.Append(record{Event: eventStarted}); err != nil {
+		t.Fatal(err)
+	}
+	if err := file2.Close(); err != nil {
+		t.Fatal(err)
+	}
+	requests := 0
+	for _, e := range readRecords(t, r.config.AuditFile) {
+		if e.Event == eventRequest {
+			requests++
+		}
+	}
+	if n := int(acknowledged.Load()); requests < n || n < 20 {
+		t.Errorf("%d requests acknowledged, %d on record", n, requests)
+	}
+}
+
+// killedLane starts a lane, has four clients ask until it does not answer any more, and kills it after some work.
+func killedLane(t *testing.T, file string, work time.Duration, ask func(address string) bool) {
+	t.Helper()
 	lane := exec.Command(os.Args[0], "-test.run=^$")
 	lane.Env = append(os.Environ(), reexecEnv+"="+file)
 	out := &firstLine{done: make(chan string, 1)}
@@ -91,50 +143,14 @@ func TestAuditSurvivesKill(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the lane did not start")
 	}
-	client, _ := r.engineer(r.breakGlass, pki.Spec{})
-	var mu sync.Mutex
-	acknowledged := 0
-	var wg sync.WaitGroup
+	var asking sync.WaitGroup
 	for range 4 {
-		wg.Go(func() {
-			for {
-				response, err := client.Post("https://"+address+"/api/v1/namespaces", "application/json", strings.NewReader("{}"))
-				if err != nil {
-					return
-				}
-				response.Body.Close()
-				mu.Lock()
-				acknowledged++
-				enough := acknowledged >= 50
-				mu.Unlock()
-				if enough {
-					killed()
-				}
+		asking.Go(func() {
+			for ask(address) {
 			}
 		})
 	}
-	wg.Wait()
-	if _, err := auditlog.Verify(r.config.AuditFile); err != nil {
-		t.Fatalf("after kill -9: %v", err)
-	}
-	// The next lane goes on where the chain ended.
-	file2, err := openChain(r.config.AuditFile, discard())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := file2.Append(record{Event: eventStarted}); err != nil {
-		t.Fatal(err)
-	}
-	if err := file2.Close(); err != nil {
-		t.Fatal(err)
-	}
-	requests := 0
-	for _, e := range readRecords(t, r.config.AuditFile) {
-		if e.Event == eventRequest {
-			requests++
-		}
-	}
-	if requests < acknowledged {
-		t.Errorf("%d requests acknowledged, %d on record", acknowledged, requests)
-	}
+	<-time.After(work)
+	killed()
+	asking.Wait()
 }

@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/internal/auditlog"
 	"github.com/seakeep/seakeep/internal/pki"
 )
@@ -66,10 +67,18 @@ func must[T any](value T, err error) func(t testing.TB) T {
 	}
 }
 
+// leavesNothing sees to it that no goroutine and no descriptor is left of what the test makes from now on.
+func leavesNothing(t *testing.T) {
+	t.Helper()
+	before := gatetest.Snapshot()
+	t.Cleanup(func() { before.Verify(t) })
+}
+
 // newRig makes the PKI; start starts the lane.
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), registry: prometheus.NewRegistry(), stderr: &buffer{}}
+	leavesNothing(t)
 	r.cluster = must(pki.NewCA("cluster", time.Hour))(t)
 	r.breakGlass = must(pki.NewCA("break-glass", time.Hour))(t)
 	r.frontProxy = must(pki.NewCA("front-proxy", time.Hour))(t)
