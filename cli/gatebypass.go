@@ -226,33 +226,29 @@ func measureBypass(ctx context.Context, env *Env, o *bypassOptions, sources []me
 			_ = t.Close() // only read
 		}
 	}()
-	var totals [4][]ledger.Totals
+	var totals [4][]ledger.Totals // outer, inner, inner, outer
 	var servers [2][]signals.Requests
-	step := func(first, second func() error) error {
-		if err := first(); err != nil {
-			return err
+	var from, to time.Time
+	for end := range 2 {
+		if end == 1 {
+			from = time.Now()
+			fmt.Fprintf(env.Stderr, "counting for %v\n", o.length)
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(o.length):
+			}
+			to = time.Now()
 		}
-		return second()
-	}
-	readGate := func(i int) func() error {
-		return func() (err error) { totals[i], err = readTotals(ctx, gates); return err }
-	}
-	readServer := func(i int) func() error {
-		return func() (err error) { servers[i], err = readRequests(ctx, sources); return err }
-	}
-	if err := step(readGate(0), func() error { return step(readServer(0), readGate(1)) }); err != nil {
-		return nil, err
-	}
-	from := time.Now()
-	fmt.Fprintf(env.Stderr, "counting for %v\n", o.length)
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(o.length):
-	}
-	to := time.Now()
-	if err := step(readGate(2), func() error { return step(readServer(1), readGate(3)) }); err != nil {
-		return nil, err
+		if totals[2*end], err = readTotals(ctx, gates); err != nil {
+			return nil, err
+		}
+		if servers[end], err = readRequests(ctx, sources); err != nil {
+			return nil, err
+		}
+		if totals[2*end+1], err = readTotals(ctx, gates); err != nil {
+			return nil, err
+		}
 	}
 
 	changes := make([]signals.RequestChange, len(sources))

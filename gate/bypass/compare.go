@@ -38,7 +38,7 @@ type Row struct {
 }
 
 // Share is Round as a part of what others than the API servers themselves sent; 0 when nobody sent anything.
-func (r *Row) Share() float64 { return share(r.Round, r.APIServers-r.Self) }
+func (row *Row) Share() float64 { return share(row.Round, row.APIServers-row.Self) }
 
 func share(part, whole int64) float64 {
 	if whole <= 0 {
@@ -186,11 +186,11 @@ func (row *Row) judge(f *bounds, slack int64) {
 	row.Round = min(max(others-row.Gates, row.AtLeast), row.AtMost)
 }
 
-func (t *Row) add(row *Row) {
-	t.APIServers += row.APIServers
-	t.Self += row.Self
-	t.Gates += row.Gates
-	t.Round += row.Round
+func (row *Row) add(other *Row) {
+	row.APIServers += other.APIServers
+	row.Self += other.Self
+	row.Gates += other.Gates
+	row.Round += other.Round
 }
 
 // total bounds the sum. The requests in flight are the same ones for every row, so the slack of the rows must not be
