@@ -59,7 +59,7 @@ func (s *session) feed(ctx context.Context, kind store.Kind) {
 		} else {
 			version, err = s.watch(ctx, kind, version)
 		}
-		if err == nil || errors.Is(err, ErrGone) || errors.Is(err, ErrNoKind) {
+		if err == nil || errors.Is(err, ErrGone) || errors.Is(err, ErrNoKind) || errors.Is(err, ErrTooNew) {
 			s.answered()
 		}
 		if !errors.Is(err, ErrTooNew) {
@@ -81,14 +81,16 @@ func (s *session) feed(ctx context.Context, kind store.Kind) {
 			version, wait = "", 0
 			pause(ctx, absentEvery)
 			continue
+		case errors.Is(err, ErrTooNew) && tooNew.IsZero():
+			tooNew, wait = began, 0
+		case errors.Is(err, ErrTooNew) && time.Since(tooNew) < tooNewFor:
+			wait = 0
 		case errors.Is(err, ErrTooNew):
-			if tooNew.IsZero() {
-				tooNew = began
-			} else if time.Since(tooNew) > tooNewFor {
-				s.k.log.Warn("Source is behind what it said before, as after a restore of its database; listing again",
-					"source", s.source.Name(), "kind", kind, "version", version)
-				version, tooNew = "", time.Time{}
-			}
+			s.k.log.Warn("Source is behind what it said before, as after a restore of its database; listing again",
+				"source", s.source.Name(), "kind", kind, "version", version)
+			version, tooNew, wait = "", time.Time{}, 0
+			s.spread()
+			continue
 		}
 		if err != nil {
 			s.k.m.sourceErrors.WithLabelValues(string(s.source.Class())).Inc()
