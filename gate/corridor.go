@@ -80,7 +80,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	switch {
-	case f.LongRunning:
+	case f.Unbounded():
 		w = newEndless(w, rooms.config.UpstreamTimeout.Duration)
 	case rooms.config.UpstreamTimeout.Duration != c.gate.config.UpstreamTimeout.Duration:
 		asLongAs(w, arrived, rooms.config.UpstreamTimeout.Duration)

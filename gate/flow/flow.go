@@ -84,6 +84,10 @@ type Request struct {
 // IsList is true when the request makes the API server produce a whole collection.
 func (r *Request) IsList() bool { return r.Verb == "list" || r.InitialEvents }
 
+// Unbounded is true for what the API server sets no time limit to: streams, and a log read to its end, which takes as long
+// as there is log.
+func (r *Request) Unbounded() bool { return r.LongRunning || r.Subresource == "log" }
+
 // ResourcePath is "resource" or "resource/subresource", or the path's first segment for non-resource requests:
 // a closed-enough set for the ledger.
 func (r *Request) ResourcePath() string {

@@ -121,6 +121,23 @@ func TestOriginOfAnAddress(t *testing.T) {
 	}
 }
 
+func TestWhatMayTakeLong(t *testing.T) {
+	for target, want := range map[string]bool{
+		"/api/v1/namespaces/shop/pods":                         false,
+		"/api/v1/namespaces/shop/pods?watch=true":              true,
+		"/api/v1/namespaces/shop/pods/web":                     false,
+		"/api/v1/namespaces/shop/pods/web/log":                 true,
+		"/api/v1/namespaces/shop/pods/web/log?follow=true":     true,
+		"/api/v1/namespaces/shop/pods/web/proxy/anything":      true,
+		"/api/v1/namespaces/shop/services/web:80/proxy/metric": true,
+	} {
+		f, err := Classify(httptest.NewRequest(http.MethodGet, target, nil), Caller{}, Standard, time.Now())
+		if err != nil || f.Unbounded() != want {
+			t.Errorf("%s: unbounded %v, want %v; %v", target, f.Unbounded(), want, err)
+		}
+	}
+}
+
 // TestTargetsWithTwoMeanings: what net/http would send on as another path than the one that is classified is refused.
 func TestTargetsWithTwoMeanings(t *testing.T) {
 	for target, wantFail := range map[string]bool{

@@ -118,7 +118,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, f *flow.Request, d
 	result := &Result{}
 	x := &exchange{flow: f, result: result, sent: time.Now(), cancel: cancel, ended: func() error { return context.Cause(ctx) }}
 	// A watch is answered at once or not at all; a followed log or a shell may stay silent for as long as its container.
-	if !f.LongRunning || f.Verb == "watch" && !f.Upgrade {
+	if !f.Unbounded() || f.Verb == "watch" && !f.Upgrade {
 		x.deadline = time.AfterFunc(p.headerTimeout, func() { cancel(errHeaderTimeout) })
 		defer x.deadline.Stop()
 	}
