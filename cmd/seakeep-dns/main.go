@@ -12,6 +12,7 @@ import (
 	// vulnerabilities.
 	_ "github.com/coredns/coredns/plugin/acl"
 	_ "github.com/coredns/coredns/plugin/any"
+	_ "github.com/coredns/coredns/plugin/autopath"
 	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/bufsize"
 	_ "github.com/coredns/coredns/plugin/cache"
@@ -25,6 +26,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/header"
 	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/hosts"
+	_ "github.com/coredns/coredns/plugin/k8s_external"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/log"
@@ -40,19 +42,21 @@ import (
 	_ "github.com/coredns/coredns/plugin/template"
 	_ "github.com/coredns/coredns/plugin/transfer" // kubernetes and file bring it
 	_ "github.com/coredns/coredns/plugin/whoami"
+
+	_ "github.com/seakeep/seakeep/dns/plugin"
 )
 
 // plugins are the directives of the imports above. Their order is CoreDNS's own, which its Directives list holds: order
-// is behaviour, so it is never restated here.
+// is behaviour, so it is never restated here. Ours stands where kubernetes does.
 var plugins = []string{
 	"root", "metadata", "cancel", "reload", "bufsize", "bind", "debug", "ready", "health", "pprof", "prometheus", "errors",
-	"log", "dnstap", "acl", "any", "loadbalance", "cache", "rewrite", "header", "minimal", "template", "transfer", "hosts", "kubernetes", "file",
-	"loop", "forward", "erratic", "whoami",
+	"log", "dnstap", "acl", "any", "autopath", "loadbalance", "cache", "rewrite", "header", "minimal", "template", "transfer", "hosts",
+	"k8s_external", "seakeep", "kubernetes", "file", "loop", "forward", "erratic", "whoami",
 }
 
 func main() {
-	dnsserver.Directives = slices.DeleteFunc(slices.Clone(dnsserver.Directives), func(name string) bool {
-		return !slices.Contains(plugins, name)
-	})
+	order := slices.Clone(dnsserver.Directives)
+	order = slices.Insert(order, slices.Index(order, "kubernetes"), "seakeep")
+	dnsserver.Directives = slices.DeleteFunc(order, func(name string) bool { return !slices.Contains(plugins, name) })
 	coremain.Run()
 }

@@ -216,11 +216,15 @@ func (w *World) Apply(ctx context.Context, client kubernetes.Interface) error {
 		}
 	}
 	for _, s := range w.Services {
+		// Asked for first, because creating it again would complain of its address, which it has.
+		if _, err := client.CoreV1().Services(s.Namespace).Get(ctx, s.Name, metav1.GetOptions{}); err == nil {
+			continue
+		}
 		made, err := client.CoreV1().Services(s.Namespace).Create(ctx, s, metav1.CreateOptions{})
-		if ignoreExists(err) != nil {
+		if err != nil {
 			return fmt.Errorf("creating service %s/%s: %w", s.Namespace, s.Name, err)
 		}
-		if err == nil && len(s.Status.LoadBalancer.Ingress) > 0 {
+		if len(s.Status.LoadBalancer.Ingress) > 0 {
 			made.Status = s.Status
 			if _, err := client.CoreV1().Services(s.Namespace).UpdateStatus(ctx, made, metav1.UpdateOptions{}); err != nil {
 				return fmt.Errorf("giving service %s/%s its address: %w", s.Namespace, s.Name, err)

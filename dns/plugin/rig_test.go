@@ -179,13 +179,20 @@ type outside struct {
 
 func startOutside(t *testing.T) *outside {
 	t.Helper()
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var packets net.PacketConn
+	var listener net.Listener
+	for range 20 { // a port that is free for UDP may be taken for TCP
+		var err error
+		if packets, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if listener, err = net.Listen("tcp", packets.LocalAddr().String()); err == nil {
+			break
+		}
+		_ = packets.Close()
 	}
-	listener, err := net.Listen("tcp", packets.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
+	if listener == nil {
+		t.Fatal("no port is free for UDP and TCP")
 	}
 	o := &outside{addr: packets.LocalAddr().String(), seen: map[string]int{}}
 	for _, s := range []*dns.Server{{PacketConn: packets, Handler: o}, {Listener: listener, Handler: o}} {

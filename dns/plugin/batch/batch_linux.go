@@ -26,7 +26,7 @@ const controlSize = 40
 
 // Options of the sockets of one address.
 type Options struct {
-	// Sockets to open, ≥ 1: one for each goroutine that reads.
+	// Sockets to open, ≥ 1: one for each goroutine that reads. The first gets all datagrams until Steer says otherwise.
 	Sockets int
 	// Before is how many sockets are in the address's group already. They get nothing while these are open.
 	Before int
@@ -51,7 +51,7 @@ func Listen(addr string, o Options) (_ []*Conn, err error) {
 		}
 		conns = append(conns, c)
 	}
-	if err := conns[0].steer(o.Before, o.Sockets); err != nil {
+	if err := conns[0].Steer(o.Before, 1); err != nil {
 		return nil, fmt.Errorf("steering the datagrams of %s: %w", addr, err)
 	}
 	return conns, nil
@@ -71,7 +71,8 @@ func listen(addr string, receive int) (*Conn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		err := raw.Control(func(fd uintptr) {
 			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-			if failed == nil && receive > 0 {
+			if failed == nil && receive > 0 && unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receive) != nil {
+				// Without CAP_NET_ADMIN, as much as net.core.rmem_max allows.
 				failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receive)
 			}
 		})
@@ -103,9 +104,10 @@ func listen(addr string, receive int) (*Conn, error) {
 	return c, nil
 }
 
-// steer attaches a program to the group that picks one of n sockets behind the first ones, at random: DNS knows no order
-// of datagrams. If the group has fewer sockets than it thinks, the kernel spreads over all, as without a program.
-func (c *Conn) steer(first, n int) error {
+// Steer gives the group's datagrams to n of its sockets, those behind the first ones, at random: DNS knows no order of
+// datagrams. It may be called again with another n at any time. If the group has fewer sockets than that, the kernel
+// spreads over all, as without.
+func (c *Conn) Steer(first, n int) error {
 	const randomNumber = 0xfffff000 + 56 // SKF_AD_OFF + SKF_AD_RANDOM of linux/filter.h
 	program := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: randomNumber},
@@ -299,6 +301,22 @@ func retry(call, fd uintptr, headers []mmsghdr) (uintptr, syscall.Errno) {
 		}
 		return n, 0
 	}
+}
+
+// Queue is how many bytes of memory the waiting datagrams take, how many they may, and how many datagrams were lost for
+// want of memory since the socket was opened.
+func (c *Conn) Queue() (used, limit, lost uint32, err error) {
+	var info [9]uint32 // SK_MEMINFO_* of linux/sock_diag.h
+	size := uint32(unsafe.Sizeof(info))
+	var errno syscall.Errno
+	err = c.raw.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info[0])), uintptr(unsafe.Pointer(&size)), 0)
+	})
+	if err == nil && errno != 0 {
+		err = os.NewSyscallError("getsockopt", errno)
+	}
+	return info[0], info[1], info[8], err
 }
 
 // LocalAddr is the address the socket is bound to.

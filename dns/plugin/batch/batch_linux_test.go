@@ -126,6 +126,9 @@ func TestStandsInFrontAndSteps(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if err := conns[1].Steer(1, 1+len(name)%3); err != nil {
+				t.Fatal(err)
+			}
 			closed := echo(t, conns)
 			defer closed()
 			for i := range 200 {
@@ -156,6 +159,9 @@ func TestManyAtOnce(t *testing.T) {
 		if _, err := fmt.Fprintf(c, "datagram %d", i); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if used, limit, lost, err := conns[0].Queue(); err != nil || used == 0 || used > limit || lost > 0 {
+		t.Errorf("the queue takes %d bytes of %d and lost %d (%v), want some, and no loss", used, limit, lost, err)
 	}
 	ms := Buffers(16)
 	var got []string

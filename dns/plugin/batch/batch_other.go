@@ -39,6 +39,12 @@ func (*Conn) Write([]Message) (int, error) { return 0, errors.ErrUnsupported }
 // WriteOne refuses.
 func (*Conn) WriteOne(Message) error { return errors.ErrUnsupported }
 
+// Steer refuses.
+func (*Conn) Steer(int, int) error { return errors.ErrUnsupported }
+
+// Queue refuses.
+func (*Conn) Queue() (used, limit, lost uint32, err error) { return 0, 0, 0, errors.ErrUnsupported }
+
 // LocalAddr is nil.
 func (*Conn) LocalAddr() *net.UDPAddr { return nil }
 

@@ -21,8 +21,8 @@ type Options struct {
 	Window time.Duration
 	// Floor is the share of a window that a client always has, default 20 requests.
 	Floor int
-	// Standing is how long requests may wait without a pause before the server counts as behind, default 20 ms. A
-	// burst that is worked off is no overload; a queue that never empties is (CoDel's criterion, RFC 8289).
+	// Standing is how long the queue may stay long before the server counts as behind, default 20 ms. A burst that is
+	// worked off is no overload; a queue that does not get shorter is (CoDel's criterion, RFC 8289).
 	Standing time.Duration
 }
 
@@ -32,7 +32,7 @@ type Limiter struct {
 	seed    maphash.Seed
 	start   time.Time
 	limit   float64   // requests per client and window; +Inf while the server keeps up
-	drained time.Time // when nothing waited last
+	long    time.Time // since when the queue is long; zero while it is not
 	behind  bool      // in this window
 	// counts is a count-min sketch: a client's count is at most too high, and only when it shares a cell with a heavy client
 	// in both rows, which happens to one in a million.
@@ -56,17 +56,17 @@ func New(o Options) *Limiter {
 	return &Limiter{options: o, seed: maphash.MakeSeed(), limit: math.Inf(1)}
 }
 
-// Batch says that requests were taken in, and whether more wait.
-func (l *Limiter) Batch(more bool, now time.Time) {
-	if l.drained.IsZero() {
-		l.start, l.drained = now, now
-	}
+// Batch says that requests were taken in, and whether the queue behind them is long: so long that what comes may be lost.
+func (l *Limiter) Batch(long bool, now time.Time) {
 	if now.Sub(l.start) >= l.options.Window {
 		l.turn(now)
 	}
-	if !more {
-		l.drained = now
-	} else if now.Sub(l.drained) >= l.options.Standing {
+	switch {
+	case !long:
+		l.long = time.Time{}
+	case l.long.IsZero():
+		l.long = now
+	case now.Sub(l.long) >= l.options.Standing:
 		l.behind = true
 	}
 }

@@ -17,7 +17,7 @@ type server struct {
 }
 
 func (s *server) millisecond(arrivals []netip.Addr) {
-	const batch, longest = 64, 1000
+	const batch = 64
 	s.now = s.now.Add(time.Millisecond)
 	for _, a := range arrivals {
 		if len(s.queue) < longest { // a socket's buffer
@@ -26,7 +26,7 @@ func (s *server) millisecond(arrivals []netip.Addr) {
 	}
 	for budget := s.capacity; budget > 0 && len(s.queue) > 0; {
 		n := min(len(s.queue), batch)
-		s.limiter.Batch(len(s.queue) > n, s.now)
+		s.limiter.Batch(len(s.queue) > longest/2, s.now)
 		for _, a := range s.queue[:n] {
 			if budget--; s.limiter.Allow(a) {
 				budget -= 9
@@ -36,6 +36,9 @@ func (s *server) millisecond(arrivals []netip.Addr) {
 		s.queue = s.queue[n:]
 	}
 }
+
+// longest is the size of a socket's buffer.
+const longest = 1000
 
 func client(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
 

@@ -1,0 +1,222 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coredns/coredns/coremain"
+	"github.com/coredns/coredns/plugin/kubernetes"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/seakeep/seakeep/dns/keeper"
+	"github.com/seakeep/seakeep/dns/snapshot"
+	"github.com/seakeep/seakeep/dns/source"
+	"github.com/seakeep/seakeep/dns/store"
+)
+
+// open makes the keeper that a stanza asks for. Its snapshot is served when it returns.
+func open(k *kubernetes.Kubernetes, o *options, registerer prometheus.Registerer) (*keeper.Keeper, error) {
+	config, err := restConfig(k, o)
+	if err != nil {
+		return nil, err
+	}
+	api, err := source.NewAPI(config, keeper.API, source.Selectors{Objects: o.selector, Namespaces: o.nsSelector})
+	if err != nil {
+		return nil, err
+	}
+	disk, err := openSnapshot(o)
+	if err != nil {
+		return nil, err
+	}
+	logger := slog.New(coreLog{})
+	kept, err := keeper.New(keeper.Options{
+		Store: store.New(time.Now), Sources: []keeper.Source{api}, Kinds: o.kinds(), Snapshot: disk, Guard: o.guard,
+		Version: "seakeep-dns", Registerer: registerer, Log: logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := kept.Restore(); err != nil {
+		logger.Error("Nothing was restored", "error", err)
+	}
+	return kept, nil
+}
+
+func openSnapshot(o *options) (*snapshot.File, error) {
+	if o.snapshot == "" {
+		return nil, nil
+	}
+	so := snapshot.Options{Dir: o.snapshot}
+	if o.snapshotKey != "" {
+		key, err := os.ReadFile(o.snapshotKey)
+		if err != nil {
+			return nil, fmt.Errorf("reading the snapshot's key: %w", err)
+		}
+		so.Key = bytes.TrimSpace(key)
+	}
+	return snapshot.Open(so)
+}
+
+// kinds are what the options need to be read.
+func (o *options) kinds() []store.Kind {
+	kinds := []store.Kind{store.Namespaces, store.Services}
+	if !o.noEndpoints {
+		kinds = append(kinds, store.EndpointSlices)
+	}
+	if o.podMode == podsVerified {
+		kinds = append(kinds, store.Pods)
+	}
+	if len(o.multicluster) > 0 {
+		kinds = append(kinds, store.ServiceImports)
+	}
+	return kinds
+}
+
+// restConfig is the API server's, as the kubernetes plugin finds it. The plugin itself sets the limits of its client after
+// the client was made, so that they do nothing; here they do.
+func restConfig(k *kubernetes.Kubernetes, o *options) (*rest.Config, error) {
+	var config *rest.Config
+	var err error
+	switch {
+	case k.ClientConfig != nil:
+		config, err = k.ClientConfig.ClientConfig()
+	case len(k.APIServerList) == 0:
+		config, err = rest.InClusterConfig()
+	default:
+		overrides := &clientcmd.ConfigOverrides{
+			ClusterInfo: clientcmdapi.Cluster{Server: k.APIServerList[0], CertificateAuthority: k.APICertAuth},
+			AuthInfo:    clientcmdapi.AuthInfo{ClientCertificate: k.APIClientCert, ClientKey: k.APIClientKey},
+		}
+		config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(&clientcmd.ClientConfigLoadingRules{}, overrides).ClientConfig()
+	}
+	if err != nil {
+		return nil, err
+	}
+	config.UserAgent = fmt.Sprintf("seakeep-dns CoreDNS/%s (%s/%s)", coremain.CoreVersion, runtime.GOOS, runtime.GOARCH)
+	if o.qps > 0 {
+		config.QPS = o.qps
+	}
+	if o.burst > 0 {
+		config.Burst = o.burst
+	}
+	return config, nil
+}
+
+// coreLog writes what the keeper logs to CoreDNS's log, which has one form and one stream.
+type coreLog struct{ with string }
+
+// Enabled implements slog.Handler.
+func (coreLog) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle implements slog.Handler.
+func (l coreLog) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	b.WriteString(r.Message + l.with)
+	r.Attrs(func(a slog.Attr) bool {
+		fmt.Fprintf(&b, " %s=%q", a.Key, a.Value.String())
+		return true
+	})
+	switch {
+	case r.Level >= slog.LevelError:
+		log.Error(b.String())
+	case r.Level >= slog.LevelWarn:
+		log.Warning(b.String())
+	case r.Level >= slog.LevelInfo:
+		log.Info(b.String())
+	default:
+		log.Debug(b.String())
+	}
+	return nil
+}
+
+// WithAttrs implements slog.Handler.
+func (l coreLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	for _, a := range attrs {
+		l.with += fmt.Sprintf(" %s=%q", a.Key, a.Value.String())
+	}
+	return l
+}
+
+// WithGroup implements slog.Handler; groups are not told apart.
+func (l coreLog) WithGroup(string) slog.Handler { return l }
+
+// instance is a prometheus.Registerer for the metrics of one instance of the plugin. A reload makes the next instance
+// before it ends this one, and the registry of the process refuses the same metrics twice; so the process has one
+// collector, and the instance that was set up last for a zone is what it collects.
+type instance struct{ collectors []prometheus.Collector }
+
+// Register implements prometheus.Registerer.
+func (i *instance) Register(c prometheus.Collector) error {
+	i.collectors = append(i.collectors, c)
+	return nil
+}
+
+// MustRegister implements prometheus.Registerer.
+func (i *instance) MustRegister(cs ...prometheus.Collector) {
+	i.collectors = append(i.collectors, cs...)
+}
+
+// Unregister implements prometheus.Registerer; instances are dropped whole.
+func (i *instance) Unregister(prometheus.Collector) bool { return false }
+
+// instances is the process's collector.
+type instances struct {
+	mu     sync.Mutex
+	byZone map[string]prometheus.Collector
+}
+
+var running = sync.OnceValue(func() *instances {
+	i := &instances{byZone: map[string]prometheus.Collector{}}
+	prometheus.DefaultRegisterer.MustRegister(i)
+	return i
+})
+
+// enter returns the registerer of a new instance. Its metrics are collected, with the zone as a label, from show to hide.
+func (i *instances) enter(zone string) (registerer prometheus.Registerer, show, hide func()) {
+	next := &instance{}
+	show = func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.byZone[zone] = next
+	}
+	hide = func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if i.byZone[zone] == next {
+			delete(i.byZone, zone)
+		}
+	}
+	return prometheus.WrapRegistererWith(prometheus.Labels{"zone": zone}, next), show, hide
+}
+
+// Describe implements prometheus.Collector: nothing is promised, since instances come and go.
+func (i *instances) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (i *instances) Collect(ch chan<- prometheus.Metric) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, current := range i.byZone {
+		current.Collect(ch)
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (i *instance) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (i *instance) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range i.collectors {
+		c.Collect(ch)
+	}
+}
