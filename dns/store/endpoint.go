@@ -235,14 +235,24 @@ func (e *Endpoint) read(s string) (string, error) {
 			return "", err
 		}
 	}
-	for _, f := range []struct {
-		flag uint16
-		to   *string
-	}{{flagHostname, &e.Hostname}, {flagNode, &e.NodeName}, {flagZone, &e.Zone}, {flagTarget, &e.TargetName}} {
-		if flags&f.flag == 0 {
-			continue
+	// Written out, because every answer about a headless service reads these.
+	if flags&flagHostname != 0 {
+		if e.Hostname, s, err = cutString(s); err != nil {
+			return "", err
 		}
-		if *f.to, s, err = cutString(s); err != nil {
+	}
+	if flags&flagNode != 0 {
+		if e.NodeName, s, err = cutString(s); err != nil {
+			return "", err
+		}
+	}
+	if flags&flagZone != 0 {
+		if e.Zone, s, err = cutString(s); err != nil {
+			return "", err
+		}
+	}
+	if flags&flagTarget != 0 {
+		if e.TargetName, s, err = cutString(s); err != nil {
 			return "", err
 		}
 	}
@@ -262,6 +272,12 @@ func appendString(b []byte, s string) []byte {
 }
 
 func cutString(s string) (string, string, error) {
+	if s != "" && s[0] < 0x80 { // nearly all of them
+		if n := int(s[0]) + 1; n <= len(s) {
+			return s[1:n], s[n:], nil
+		}
+		return "", "", errTruncated
+	}
 	var n uint64
 	for i := range 5 { // no string of ours needs more than 35 bits of length
 		if i >= len(s) {

@@ -89,13 +89,14 @@ func (t *table[T]) remove(hash uint64, old *T) {
 	t.n--
 }
 
-// edit rebuilds a bucket up to the item and replaces the item's node by what the function makes of the rest.
+// edit rebuilds a bucket up to the item under this hash, and replaces its node by what the function makes of the rest.
+// One item may lie in a bucket under several hashes.
 func (t *table[T]) edit(hash uint64, old *T, replace func(rest *node[T]) *node[T]) {
 	b := *t.buckets.Load()
 	head := &b[hash&uint64(len(b)-1)]
 	var before []*node[T]
 	n := head.Load()
-	for ; n != nil && n.item != old; n = n.next {
+	for ; n != nil && (n.item != old || n.hash != hash); n = n.next {
 		before = append(before, n)
 	}
 	if n == nil {
