@@ -71,6 +71,16 @@ race: control-plane build $(TOOLS)/tally ## Run all tests under the race detecto
 bench: ## Run the packages' benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -p 1 $(PKG)
 
+# How long each fuzz test runs.
+FUZZTIME ?= 60s
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz test for FUZZTIME (60s), one after the other; a crasher is written to its testdata/fuzz
+	@grep -rn --include='*_test.go' '^func Fuzz' $(wildcard */) | \
+	  sed -E 's#^([^:]*)/[^/:]+:[0-9]+:func (Fuzz[A-Za-z0-9_]*).*#\1 \2#' | sort -u | { code=0; \
+	  while read -r folder name; do echo "fuzz: $$folder $$name"; \
+	    $(GO) test ./$$folder -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) </dev/null || code=1; done; exit $$code; }
+
 .PHONY: lint
 lint: $(TOOLS)/staticcheck ## Check formatting, go vet and staticcheck
 	@echo "lint: gofmt"
