@@ -26,7 +26,6 @@ import (
 // answer is everything a client can see of one.
 type answer struct {
 	status  int
-	proto   string
 	header  http.Header
 	trailer http.Header
 	body    []byte
@@ -35,6 +34,7 @@ type answer struct {
 // side is one of the two ways to the API server.
 type side struct {
 	host   string
+	proto  string // what is to be spoken; "": what comes of it
 	client *http.Client
 	header http.Header // sent with every request: a token
 	vars   map[string]string
@@ -69,11 +69,14 @@ func (s *side) send(t *testing.T, step *step) *answer {
 		return &answer{}
 	}
 	defer response.Body.Close()
+	if s.proto != "" && response.Proto != s.proto {
+		t.Errorf("%s %s is answered in %s, and the test is about %s", step.method, target, response.Proto, s.proto)
+	}
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Errorf("%s %s: reading the answer: %v", step.method, target, err)
 	}
-	return &answer{response.StatusCode, response.Proto, response.Header, response.Trailer, body}
+	return &answer{response.StatusCode, response.Header, response.Trailer, body}
 }
 
 // differing are the headers that two answers to one request do not share, whoever gives them, and framing, which is each
@@ -108,10 +111,9 @@ func compare(t *testing.T, direct, gate *answer, mask func(string) string) strin
 	}
 	type visible struct {
 		Status          int
-		Proto           string
 		Header, Trailer http.Header
 	}
-	diff := cmp.Diff(visible{direct.status, direct.proto, header(direct), direct.trailer}, visible{gate.status, gate.proto, header(gate), gate.trailer})
+	diff := cmp.Diff(visible{direct.status, header(direct), direct.trailer}, visible{gate.status, header(gate), gate.trailer})
 	if d, g := direct.header.Get("Content-Length"), gate.header.Get("Content-Length"); d != "" && g != "" && d != g && mask("masked") == "masked" {
 		diff += fmt.Sprintf("Content-Length: %s direct, %s through the gate\n", d, g)
 	}
@@ -319,6 +321,10 @@ func (v variant) sides(n *gatetest.Lane, directly, gated map[string]string) (dir
 	}
 	client := n.HTTP(v.http2, v.certs...)
 	client.Timeout = time.Minute
-	return &side{strings.TrimPrefix(n.Lab.APIServerURL(0), "https://"), client, header, maps.Clone(directly)},
-		&side{strings.TrimPrefix(n.URL, "https://"), client, header, maps.Clone(gated)}
+	proto := "HTTP/1.1"
+	if v.http2 {
+		proto = "HTTP/2.0" // with the gate, whatever the API server speaks
+	}
+	return &side{host: strings.TrimPrefix(n.Lab.APIServerURL(0), "https://"), client: client, header: header, vars: maps.Clone(directly)},
+		&side{host: strings.TrimPrefix(n.URL, "https://"), proto: proto, client: client, header: header, vars: maps.Clone(gated)}
 }
