@@ -67,8 +67,26 @@ race: control-plane build $(TOOLS)/tally ## Run all tests under the race detecto
 	  echo "hint: install gcc, or run 'make test', which needs none" >&2; exit 1; }
 	@CGO_ENABLED=1 $(GO) test -race -count=1 -p $(P) -timeout $(RACE_TIMEOUT) -json $(PKG) 2>&1 | $(TOOLS)/tally
 
+# Each part of this list has a target bench-<part> and a program bench/<part>.
+BENCHES := gate
+BENCH_ARGS ?=
+
 .PHONY: bench
-bench: ## Run the packages' benchmarks
+bench: ## Run every part's benchmark against its baselines, one after the other
+	@for part in $(BENCHES); do $(MAKE) bench-$$part; done
+
+.PHONY: bench-gate
+bench-gate: control-plane build ## Measure the gate beside HAProxy and nginx (installs them); report in out/bench/gate.json
+	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/gate ./bench/gate
+	$(BIN)/bench/gate -seakeep $(BIN)/seakeep -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
+
+.PHONY: bench-record
+bench-record: ## Record the reports of out/bench and write docs/benchmarks.md from them
+	@mkdir -p docs/benchmarks && cp $(OUT)/bench/*.json docs/benchmarks/ && $(GO) run ./bench/page
+	@echo "bench-record: docs/benchmarks.md"
+
+.PHONY: bench-packages
+bench-packages: ## Run the packages' own small benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -p 1 $(PKG)
 
 # How long each fuzz test runs.
@@ -102,6 +120,8 @@ generate: build $(TOOLS)/metricsdoc ## Write docs/reference: every verb, every m
 verify: lint build $(TOOLS)/metricsdoc ## lint, and fail when generated files or go.mod are not up to date
 	@echo "verify: docs/reference"
 	@tools/generate.sh --check docs/reference
+	@echo "verify: docs/benchmarks.md"
+	@$(GO) run ./bench/page -check
 	@echo "verify: go.mod"
 	@$(GO) mod tidy -diff && $(GO) mod verify && $(GO) mod tidy -C tools -diff
 	@echo "verify: ok"

@@ -232,6 +232,10 @@ func (r *rig) restart(ctx context.Context, name string) error {
 }
 
 func (r *rig) setup(ctx context.Context) []string {
+	busy := ""
+	if data, err := os.ReadFile("/proc/loadavg"); err == nil {
+		busy, _, _ = strings.Cut(string(data), " ")
+	}
 	pinned := "Everything shares one CPU."
 	if r.load != nil {
 		pinned = fmt.Sprintf("The API server and etcd are pinned to CPU %s, clients and proxies to CPU %s: at saturation it is the API server that is saturated, as where a proxy has a machine of its own.",
@@ -247,6 +251,7 @@ func (r *rig) setup(ctx context.Context) []string {
 		"Requests leave at a constant rate whatever the answers do, and are timed from when they were due (no coordinated omission). Answers are protobuf and not compressed, which is what costs a proxy most.",
 		fmt.Sprintf("%d rounds; in each, every contender has a turn of %s, in rotating order. Rates stay below the shipped limits of the gate.", r.options.rounds, r.options.turn),
 		"CPU is user and system time of the process from /proc, over the turn; the share of the API server's is of the same turn.",
+		"When the measurements began the machine's load average was " + busy + ", from bringing up the control plane and whatever else ran.",
 	}
 }
 

@@ -236,55 +236,62 @@ const watchProfile = "memory of the gate with idle watches"
 func (r *rig) measureMemory(ctx context.Context, report *result.Report) error {
 	count := 2 * r.options.watches
 	r.say("%s: %d", idleWatches, count)
-	resident := result.Runs{}
+	resident, inUse := result.Runs{}, result.Runs{}
 	rounds := min(3, r.options.rounds)
 	note := ""
 	for range rounds {
 		for _, contender := range r.order[1:] {
-			kib, detail, err := r.memoryOf(ctx, contender, count)
+			kib, used, detail, err := r.memoryOf(ctx, contender, count)
 			if err != nil {
 				return fmt.Errorf("measuring %s through %s: %w", idleWatches, contender, err)
 			}
 			resident.Add(contender, kib)
 			if contender == gateName {
+				inUse.Add(contender, used)
 				note = detail
 			}
 		}
 	}
-	c := resident.Case(fmt.Sprintf("%s, %d", idleWatches, count), "resident memory per watch", "KiB", gateName)
-	c.AtMost(40)
-	if !*c.Met {
-		c.Profile = watchProfile
+	name := fmt.Sprintf("%s, %d", idleWatches, count)
+	cases := []result.Case{
+		resident.Case(name, "resident memory per watch", "KiB", gateName),
+		inUse.Case(name, "heap and stacks in use per watch", "KiB", gateName),
 	}
-	c.Note = fmt.Sprintf("resident memory (RSS) of the process with the watches, less that of the same process newly started and warm; %d a connection, the gate after a garbage collection. %s", watchesPerConnection, note)
-	report.Cases = append(report.Cases, c)
+	cases[0].Note = fmt.Sprintf("resident memory (RSS) of the process with the watches, less that of the same process newly started and warm; %d a connection, the gate after a garbage collection.", watchesPerConnection)
+	cases[1].Note = "what a new process had resident and not in use hides a part of the growth of its RSS, so the gate is held to this as well. " + note
+	for i := range cases {
+		if cases[i].AtMost(40); !*cases[i].Met {
+			cases[i].Profile = watchProfile
+		}
+	}
+	report.Cases = append(report.Cases, cases...)
 	return nil
 }
 
-func (r *rig) memoryOf(ctx context.Context, contender string, count int) (kib float64, detail string, err error) {
+func (r *rig) memoryOf(ctx context.Context, contender string, count int) (kib, used float64, detail string, err error) {
 	if err := r.restart(ctx, contender); err != nil {
-		return 0, "", err
+		return 0, 0, "", err
 	}
 	warm, err := r.watch(ctx, contender, accounts)
 	if err != nil {
-		return 0, "", err
+		return 0, 0, "", err
 	}
 	warm.close()
 	before, err := r.settled(ctx, contender)
 	if err != nil {
-		return 0, "", err
+		return 0, 0, "", err
 	}
 	w, err := r.watch(ctx, contender, count)
 	if err != nil {
-		return 0, "", err
+		return 0, 0, "", err
 	}
 	defer w.close()
 	after, err := r.settled(ctx, contender)
 	if err != nil {
-		return 0, "", err
+		return 0, 0, "", err
 	}
 	if broken := w.broken.Load(); broken != nil {
-		return 0, "", fmt.Errorf("a watch broke: %w", *broken)
+		return 0, 0, "", fmt.Errorf("a watch broke: %w", *broken)
 	}
 	per := func(a, b int64) float64 { return float64(a-b) / float64(count) / 1024 }
 	if contender == gateName {
@@ -292,10 +299,10 @@ func (r *rig) memoryOf(ctx context.Context, contender string, count int) (kib fl
 			result.Number(per(after.heap, before.heap)), result.Number(per(after.stacks, before.stacks)),
 			result.Number(float64(after.goroutines-before.goroutines)/float64(count)))
 		if err := r.keepHeap(ctx); err != nil {
-			return 0, "", err
+			return 0, 0, "", err
 		}
 	}
-	return per(after.resident, before.resident), detail, nil
+	return per(after.resident, before.resident), per(after.heap+after.stacks, before.heap+before.stacks), detail, nil
 }
 
 // memory is of one moment, in bytes.

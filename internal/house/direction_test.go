@@ -40,6 +40,10 @@ func direction(from, to string) (why string, ok bool) {
 			return "seakeep-dns runs on every node: it carries the dns part and nothing else", false
 		}
 		return "a main is wiring only; it calls cli", within(to, "cli")
+	case within(to, "bench"):
+		return "a benchmark measures; nothing may need it", within(from, "bench")
+	case within(from, "bench"):
+		return "a benchmark joins parts as cli does, and runs the program itself as a process", !withinAny(to, "cmd", "cli")
 	case within(from, "cli"):
 		return "cli joins the parts; nothing above it may be imported", !within(to, "cmd")
 	case within(from, "api"):
@@ -104,6 +108,11 @@ func TestDirectionRefuses(t *testing.T) {
 		"dns main to dns":             {"cmd/seakeep-dns", "dns/plugin", true},
 		"dns main to gate":            {"cmd/seakeep-dns", "gate", false},
 		"cli to a part":               {"cli", "gate", true},
+		"a benchmark to a part":       {"bench/gate", "lab", true},
+		"a benchmark to its own":      {"bench/gate", "bench/result", true},
+		"a benchmark to cli":          {"bench/gate", "cli", false},
+		"cli to a benchmark":          {"cli", "bench/result", false},
+		"a part to a benchmark":       {"gate", "bench/load", false},
 		"cli's own rooms":             {"cli", "cli/replay", true},
 		"a part to itself":            {"gate", "gate/limit", true},
 		"a part to another":           {"gate/limit", "lab", false},
