@@ -67,7 +67,11 @@ func (g *Guard) shrunk(l List, removals []Removal, t Totals) bool {
 	if l.Kind == "namespaces" {
 		return objects >= g.config.MinNamespaces && ratio(objects, l.Known) >= g.config.ShrinkRatio
 	}
-	if len(services) < g.enough(max(t.Services, l.Known)) {
+	enough := g.enough(l.Known)
+	if l.Kind == "endpointslices" {
+		enough = g.enough(t.Services) // a service may have many slices
+	}
+	if len(services) < enough {
 		return false // one service, or a few, alone
 	}
 	return ratio(objects, l.Known) >= g.config.ShrinkRatio || ratio(endpoints, t.Endpoints) >= g.config.ShrinkRatio ||

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,12 +22,16 @@ func TestFollow(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := newCluster("uid")
 		c.populate(10, 3)
-		k := run(t, Options{Sources: []Source{newServer("a", c)}})
+		a := newServer("a", c)
+		a.stop()
+		k := run(t, Options{Sources: []Source{a}})
 		defer k.stop()
+		settle(time.Minute)
 		if got := k.Status(); got.State != Empty || got.Ready() {
 			t.Errorf("before anything is known: %+v", got)
 		}
-		settle(time.Second)
+		a.start()
+		settle(3 * time.Second)
 		k.wantState(Live)
 		k.wantReady(10, 30)
 
@@ -465,10 +470,14 @@ func TestForeignSnapshot(t *testing.T) {
 
 		ours := newCluster("ours")
 		ours.populate(7, 1)
-		k = run(t, Options{Sources: []Source{newServer("b", ours)}, Snapshot: onDisk(t, dir), Cluster: "ours"})
+		b := newServer("b", ours)
+		b.stop()
+		k = run(t, Options{Sources: []Source{b}, Snapshot: onDisk(t, dir), Cluster: "ours"})
 		defer k.stop()
+		settle(time.Minute)
 		k.wantState(Empty) // refused
-		settle(time.Second)
+		b.start()
+		settle(3 * time.Second)
 		k.wantState(Live)
 		k.wantReady(7, 7)
 	})
@@ -593,6 +602,7 @@ func TestNamespaces(t *testing.T) {
 
 // peer hands over whole data.
 type peer struct {
+	mu      sync.Mutex
 	class   Class
 	objects []store.Object
 	origin  Origin
@@ -602,6 +612,8 @@ type peer struct {
 func (p *peer) Name() string { return "peer" }
 func (p *peer) Class() Class { return p.class }
 func (p *peer) Fetch(_ context.Context, each func(store.Object) error) (Origin, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, o := range p.objects {
 		if err := each(o); err != nil {
 			return Origin{}, err
@@ -629,21 +641,30 @@ func TestFetchers(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 		// Newer data from the same peer is taken, older is not.
+		good.mu.Lock()
 		good.objects = append(good.objects, &store.Service{Namespace: "shop", Name: "newer"})
+		good.mu.Unlock()
 		settle(time.Minute)
 		if k.Store().View().Service("shop", "newer") != nil {
 			t.Error("data that is no newer was taken")
 		}
+		good.mu.Lock()
 		good.origin.Confirmed = time.Now()
+		good.mu.Unlock()
 		settle(time.Minute)
 		if k.Store().View().Service("shop", "newer") == nil {
 			t.Error("newer data was not taken")
 		}
+		// The API server has none of the peer's services: all of them gone is for the guard.
 		a.start()
 		settle(time.Minute)
-		k.wantState(Live)
-		settle(11 * time.Minute)
+		k.wantState(Guarded)
 		k.wantReady(10, 10)
+		settle(11 * time.Minute)
+		k.wantState(Live)
+		if k.Store().Count(store.Services) != 10 {
+			t.Errorf("%d services, want the API server's", k.Store().Count(store.Services))
+		}
 	})
 }
 
