@@ -106,6 +106,7 @@ func TestTargetsPassNoRule(t *testing.T) {
 		"with a parameter":           secrets + ";x=/pods",
 		"with a question, encoded":   secrets + "%3fwatch=1",
 		"behind a scheme":            "http:" + server + secrets,
+		"behind a scheme, as named":  "http:https://gate" + secrets,
 		"behind the same scheme":     "https:" + server + secrets,
 		"relative, behind a scheme":  "http:" + strings.TrimPrefix(secrets, "/"),
 		"absolute":                   server + secrets,
