@@ -8,7 +8,6 @@ package gate
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +15,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,13 +24,10 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/admin"
-	"github.com/seakeep/seakeep/gate/identity"
-	"github.com/seakeep/seakeep/gate/identity/tokens"
 	"github.com/seakeep/seakeep/gate/ledger"
 	"github.com/seakeep/seakeep/gate/limit"
 	"github.com/seakeep/seakeep/gate/upstream"
 	"github.com/seakeep/seakeep/internal/config"
-	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // Options are what a gate is made of.
@@ -79,31 +74,6 @@ type Gate struct {
 	places   *places      // the standard listener's; nil until it is open
 	side     net.Listener // metrics and health; may be nil
 	draining atomic.Bool
-}
-
-// rooms are the parts of the corridor that depend on the configuration and its files, swapped whole.
-type rooms struct {
-	config   *v1alpha1.GateConfiguration
-	mode     v1alpha1.IdentityMode
-	headers  *identity.Headers
-	identity *identity.Authenticator
-	tokens   *tokens.Verifier
-	proxy    *upstream.Proxy
-	servers  []*upstream.Server
-	serving  *tls.Config
-	stop     func() // ends what refreshes this snapshot's keys, and waits for it
-}
-
-// close ends what the snapshot keeps going; requests in flight keep their connections until they end.
-func (r *rooms) close() {
-	r.stop()
-	r.closeConnections()
-}
-
-func (r *rooms) closeConnections() {
-	for _, s := range r.servers {
-		s.Close()
-	}
 }
 
 // New loads the configuration and opens the listeners, so that a configuration or an address that cannot be used fails
@@ -271,151 +241,3 @@ func (g *Gate) drain(lane *http.Server) {
 }
 
 var errDraining = errors.New("the gate is stopping")
-
-// followFiles reloads whenever the configuration or a file it names changes, until the context ends.
-func (g *Gate) followFiles(ctx context.Context) {
-	for ctx.Err() == nil {
-		round, next := context.WithCancel(ctx)
-		watched := g.watched
-		watched.Run(round, func() {
-			g.reload()
-			if g.watched != watched { // the configuration in force names other files
-				next()
-			}
-		})
-		next()
-	}
-}
-
-// load reads the configuration, and sees to it that a change from now on is noticed.
-func (g *Gate) load() (*v1alpha1.GateConfiguration, *config.Document, error) {
-	cfg, doc, err := g.opts.Load()
-	if err != nil {
-		return nil, nil, err
-	}
-	files := []string{g.opts.ConfigFile}
-	for _, ref := range cfg.Files() {
-		if ref.Use != v1alpha1.FileKeySet && ref.Use != v1alpha1.FilePublicKeys { // those the token verifier follows itself
-			files = append(files, ref.Path)
-		}
-	}
-	if !slices.Equal(files, g.files) {
-		g.files, g.watched = files, config.NewWatcher(files)
-	}
-	return cfg, doc, nil
-}
-
-func (g *Gate) reload() {
-	cfg, doc, err := g.load()
-	if err == nil {
-		err = g.use(cfg, doc)
-	}
-	g.metrics.reloaded(err == nil)
-	if err != nil {
-		g.log.Error("Keeping the running configuration", "reason", err)
-		return
-	}
-	g.log.Info("Configuration in force", "file", g.opts.ConfigFile)
-}
-
-// use builds the rooms of a configuration and puts them in force, whole or not at all.
-func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error {
-	next, err := g.build(cfg, doc)
-	if err != nil {
-		return err
-	}
-	seeing, err := g.observersOf(cfg, doc)
-	if err != nil {
-		next.stop()
-		return err
-	}
-	var shipped []v1alpha1.LimitRule
-	if cfg.DefaultLimits == v1alpha1.Enabled {
-		shipped = limit.Shipped()
-	}
-	if err := g.limits.Configure(cfg.Limits, shipped); err != nil {
-		next.stop()
-		seeing.close(g.observers.Load())
-		return fmt.Errorf("compiling limits: %w", err)
-	}
-	if g.places != nil {
-		g.places.configure(cfg.Listen.Connections)
-	}
-	if previous := g.observers.Swap(seeing); previous != nil {
-		previous.close(seeing)
-	}
-	if previous := g.rooms.Swap(next); previous != nil {
-		g.retire(previous)
-	}
-	return nil
-}
-
-// retire closes rooms that are no longer in force. Requests that walk through them still end there, and the connections
-// they leave are closed with the next reload or the gate.
-func (g *Gate) retire(previous *rooms) {
-	previous.close()
-	g.retired = append(slices.DeleteFunc(g.retired, func(r *rooms) bool {
-		r.closeConnections()
-		return !slices.ContainsFunc(r.servers, (*upstream.Server).Busy)
-	}), previous)
-}
-
-func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*rooms, error) {
-	if err := doc.CheckFiles(time.Now()); err != nil {
-		return nil, err
-	}
-	serving, err := tls.LoadX509KeyPair(cfg.Listen.CertFile, cfg.Listen.KeyFile)
-	if err != nil {
-		return nil, doc.Errorf(field.NewPath("listen", "certFile"), cfg.Listen.CertFile, err.Error())
-	}
-	clients, err := pki.LoadPool(cfg.Identity.ClientCAFile)
-	if err != nil {
-		return nil, doc.Errorf(field.NewPath("identity", "clientCAFile"), cfg.Identity.ClientCAFile, err.Error())
-	}
-	// Read once: what was checked is what is used until the next reload, whatever happens to the files meanwhile.
-	proxying, err := tls.LoadX509KeyPair(cfg.Identity.ProxyCertFile, cfg.Identity.ProxyKeyFile)
-	if err != nil {
-		return nil, doc.Errorf(field.NewPath("identity", "proxyCertFile"), cfg.Identity.ProxyCertFile, err.Error())
-	}
-	for _, warning := range identity.ProxyCertificateWarnings(proxying.Leaf, cfg.Identity.Mode, clients, time.Now()) {
-		g.log.Warn("The theft of the proxy key would be worse than it need be", "reason", warning)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var refreshing sync.WaitGroup
-	stop := func() { cancel(); refreshing.Wait() }
-	next := &rooms{
-		config:  cfg,
-		mode:    cfg.Identity.Mode,
-		headers: identity.NewHeaders(cfg.Identity.Mode, cfg.Identity.RequestHeaders),
-		serving: servingConfig(clients, serving),
-		stop:    stop,
-	}
-	var verifier identity.TokenVerifier
-	if cfg.Identity.ServiceAccounts != nil || len(cfg.Identity.OIDC) > 0 {
-		next.tokens, err = tokens.New(tokens.Options{ServiceAccounts: cfg.Identity.ServiceAccounts, OIDC: cfg.Identity.OIDC, Clock: time.Now, Log: g.log})
-		if err != nil {
-			stop()
-			return nil, doc.Errorf(field.NewPath("identity"), nil, err.Error())
-		}
-		verifier = next.tokens
-		refreshing.Go(func() { next.tokens.Run(ctx) })
-	}
-	next.identity = identity.New(identity.Options{
-		ClientCAs:    clients,
-		RefuseGroups: cfg.Identity.RefuseGroups,
-		Tokens:       verifier,
-		Clock:        time.Now,
-	})
-	for i, u := range cfg.Upstreams {
-		server, err := upstream.New(upstream.Options{
-			Name: u.Name, URL: u.URL, CAFile: u.CAFile, ServerName: u.ServerName, ProxyCertificate: &proxying,
-		})
-		if err != nil {
-			stop()
-			return nil, doc.Errorf(field.NewPath("upstreams").Index(i), u.Name, err.Error())
-		}
-		next.servers = append(next.servers, server)
-	}
-	next.proxy = upstream.NewProxy(next.servers, next.headers, cfg.UpstreamTimeout.Duration, g.bodies, g.log)
-	return next, nil
-}

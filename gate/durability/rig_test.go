@@ -302,4 +302,3 @@ func (l *locked[T]) with(f func(*T)) {
 	defer l.mu.Unlock()
 	f(&l.v)
 }
-
