@@ -1,8 +1,11 @@
-// Command seakeep-dns is CoreDNS with the plugins of a stock Kubernetes Corefile and of a node-level cache, and no
-// others: `seakeep-dns -conf Corefile`, `-version`, `-plugins`.
+// Command seakeep-dns is CoreDNS with the plugin seakeep, the plugins of a stock Kubernetes Corefile and of a node-level
+// cache, and no others: `seakeep-dns -conf Corefile`, `-version`, `-plugins`. `seakeep-dns state` and `seakeep-dns guard`
+// speak to one that runs.
 package main
 
 import (
+	"context"
+	"os"
 	"slices"
 
 	"github.com/coredns/coredns/core/dnsserver"
@@ -44,6 +47,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/whoami"
 
 	_ "github.com/seakeep/seakeep/dns/plugin"
+	"github.com/seakeep/seakeep/dns/plugin/control"
 )
 
 // plugins are the directives of the imports above. Their order is CoreDNS's own, which its Directives list holds: order
@@ -55,6 +59,9 @@ var plugins = []string{
 }
 
 func main() {
+	if args := os.Args[1:]; control.Is(args) {
+		os.Exit(control.Run(context.Background(), args, os.Stdout, os.Stderr))
+	}
 	order := slices.Clone(dnsserver.Directives)
 	order = slices.Insert(order, slices.Index(order, "kubernetes"), "seakeep")
 	dnsserver.Directives = slices.DeleteFunc(order, func(name string) bool { return !slices.Contains(plugins, name) })

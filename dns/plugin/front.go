@@ -46,6 +46,10 @@ type front struct {
 	readers sync.WaitGroup
 	metrics *metrics
 
+	before  int          // sockets that CoreDNS opened itself
+	spread  atomic.Int32 // sockets that get datagrams
+	crowded atomic.Int64 // when a queue was last found long, Unix nanoseconds
+
 	underWay atomic.Int64
 	ofClient [1 << 10]atomic.Int32 // under way, by client; clients share cells by chance
 }
@@ -79,7 +83,8 @@ func (h *Handler) stand(s *dnsserver.Server, sockets int) error {
 		f.serving.Store(next)
 		return nil
 	}
-	f = &front{addr: s.Addr, metrics: h.metrics}
+	f = &front{addr: s.Addr, metrics: h.metrics, before: sockets}
+	f.spread.Store(1)
 	f.serving.Store(next)
 	n := h.options.fast.sockets
 	if n == 0 {
@@ -171,6 +176,7 @@ func (f *front) read(c *batch.Conn, seed uint64) {
 		}
 		now := time.Now()
 		r.batch(r.queries[:n], now)
+		f.narrow(now)
 		if n < batchSize && r.load.rate(n, now) > busy {
 			// Not time.Sleep: to park and be woken by a timer is what is to be saved.
 			_ = nap(pause)
@@ -237,11 +243,35 @@ func (r *reader) long(now time.Time) bool {
 	}
 	used, limit, lost, err := r.conn.Queue()
 	r.looked, r.wasLong = now, err == nil && used > limit/2
+	if r.wasLong {
+		r.front.widen(now)
+	}
 	if lost > r.lost {
 		r.front.metrics.shed.WithLabelValues(shedBuffer).Add(float64(lost - r.lost))
 		r.lost = lost
 	}
 	return r.wasLong
+}
+
+// One socket is enough for most loads, and cheapest: its reader finds several queries when it looks. When its queue is long,
+// twice as many sockets get datagrams, until none was long for calmAfter.
+const calmAfter = 10 * time.Second
+
+func (f *front) widen(now time.Time) {
+	last := f.crowded.Swap(now.UnixNano())
+	n := f.spread.Load()
+	if int(n) >= len(f.conns) || now.UnixNano()-last < int64(50*time.Millisecond) || !f.spread.CompareAndSwap(n, min(2*n, int32(len(f.conns)))) { //nolint:gosec // at most 64
+		return
+	}
+	_ = f.conns[0].Steer(f.before, int(f.spread.Load()))
+}
+
+// narrow goes back to one socket.
+func (f *front) narrow(now time.Time) {
+	n := f.spread.Load()
+	if n > 1 && now.UnixNano()-f.crowded.Load() > int64(calmAfter) && f.spread.CompareAndSwap(n, 1) {
+		_ = f.conns[0].Steer(f.before, 1)
+	}
 }
 
 // dnssecOK reads the DO bit of a query that has been looked up, so whose OPT, if any, is its last 11 bytes.

@@ -115,7 +115,10 @@ func (h *Handler) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg
 	}
 	if ede := explain(q.conn.status, q.conn.held, expired, m.Rcode, q.now); ede != nil && r.IsEdns0() != nil {
 		opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}, Option: []dns.EDNS0{ede}}
-		m.Extra = append(m.Extra, opt)
+		// An explanation must not cost a record (RFC 8914 section 3): an answer that fills the client's buffer has none.
+		if m.Len()+dns.Len(opt) <= state.Size() {
+			m.Extra = append(m.Extra, opt)
+		}
 	}
 	h.metrics.answered(q.conn.status, q.class, m.Rcode)
 	basis.done(q, m)

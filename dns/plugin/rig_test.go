@@ -86,6 +86,7 @@ func (r *rig) clientOf(t *testing.T) kubernetes.Interface {
 // server is a running CoreDNS.
 type server struct {
 	addr     string
+	ports    []int
 	instance *caddy.Instance
 	stopped  sync.Once
 }
@@ -120,7 +121,7 @@ func (r *rig) serveIn(t *testing.T, plugin, corefile, dir string) *server {
 	}}).Parse(corefile)).Execute(&b, data); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{addr: fmt.Sprintf("127.0.0.1:%d", data.Port)}
+	s := &server{addr: fmt.Sprintf("127.0.0.1:%d", data.Port), ports: data.Ports}
 	var err error
 	if s.instance, err = startCoreDNS(b.String()); err != nil {
 		t.Fatalf("starting CoreDNS with\n%s\n%v", b.String(), err)
