@@ -137,11 +137,11 @@ func TestIPv6(t *testing.T) {
 		t.Fatalf("this machine has no IPv6 loopback address, so nothing can be shown of IPv6: %v", err)
 	}
 	l := controlPlane(t)
-	w := prepare(t, l)
 	var relays sync.WaitGroup
 	open := relay(&relays, listener, strings.TrimPrefix(l.APIServerURL(0), "https://"))
 	t.Cleanup(func() { _ = listener.Close(); open.cut(); relays.Wait() })
 	n := gatetest.Open(t, l, gatetest.Options{Address: "[::1]:0", Upstream: "https://" + listener.Addr().String()})
+	w := prepare(t, l)
 	for name, v := range variants(t, n, w) {
 		t.Run(name, func(t *testing.T) {
 			direct, gate := v.sides(n, w.vars, w.vars)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -17,11 +18,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/lab"
 )
 
-// world is what the traffic files speak of, made directly at the API server, once for each lab.
+// world is what the traffic files speak of, made directly at the API server, once for each lab. It is prepared after the
+// gate is open, so that its own connections are gone before the gate's are looked for.
 type world struct {
 	client *kubernetes.Clientset
 	token  string // of a service account that may do everything
@@ -37,8 +40,7 @@ const (
 
 func prepare(t *testing.T, l *lab.Lab) *world {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(l.RESTConfig(lab.Masters))
-	check(t, err)
+	client := directly(t, l.RESTConfig(lab.Masters))
 	w := &world{client: client, vars: map[string]string{"ns": readNamespace, "large": largeNamespace}}
 	w.namespace(t, readNamespace)
 	w.namespace(t, largeNamespace)
@@ -57,7 +59,7 @@ func prepare(t *testing.T, l *lab.Lab) *world {
 		}, metav1.CreateOptions{})
 		made(t, err)
 	}
-	_, err = core.ServiceAccounts(readNamespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	_, err := core.ServiceAccounts(readNamespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
 	made(t, err)
 	_, err = client.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "transparency"},
@@ -80,6 +82,32 @@ func prepare(t *testing.T, l *lab.Lab) *world {
 	w.protect(t, pods.Items[0].Namespace)
 	w.vars["podns"], w.vars["pod"] = pods.Items[0].Namespace, pods.Items[0].Name
 	return w
+}
+
+// directly is a client whose connections are cut when the test ends, so that none looks like one the gate left behind.
+func directly(t *testing.T, config *rest.Config) *kubernetes.Clientset {
+	t.Helper()
+	var mu sync.Mutex
+	var open []net.Conn
+	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			open = append(open, conn)
+		}
+		return conn, err
+	}
+	t.Cleanup(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, conn := range open {
+			_ = conn.Close()
+		}
+	})
+	client, err := kubernetes.NewForConfig(config)
+	check(t, err)
+	return client
 }
 
 // starve gives one user a priority level with a single seat and no queue. While hold holds it, the API server's own
@@ -119,8 +147,7 @@ func (w *world) hold(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	config := l.RESTConfig(lab.Masters)
 	config.Impersonate.UserName = starved
-	client, err := kubernetes.NewForConfig(config)
-	check(t, err)
+	client := directly(t, config)
 	until, over := context.WithCancel(context.Background())
 	var holding sync.WaitGroup
 	t.Cleanup(holding.Wait)
