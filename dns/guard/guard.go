@@ -115,6 +115,15 @@ func (g *Guard) Held(i Item) bool { return g.holds[i] != nil }
 // Count is how many items are held.
 func (g *Guard) Count() int { return len(g.holds) }
 
+// Size is how much is held: endpoints, and objects that have none.
+func (g *Guard) Size() int {
+	n := 0
+	for _, h := range g.holds {
+		n += max(h.Endpoints, 1)
+	}
+	return n
+}
+
 // Forget ends what is held of an item without a decision: it came back, or was seen to be deleted.
 func (g *Guard) Forget(i Item) { delete(g.holds, i) }
 

@@ -105,6 +105,8 @@ type server struct {
 	hide   func(store.Object) bool
 	lists  []string
 	absent map[store.Kind]bool
+	refuse bool // answers who it is and nothing else
+	probes int
 }
 
 func newServer(name string, c *cluster) *server {
@@ -145,6 +147,9 @@ func (s *server) Name() string { return s.name }
 func (s *server) Class() Class { return s.class }
 
 func (s *server) Cluster(context.Context) (string, error) {
+	s.mu.Lock()
+	s.probes++
+	s.mu.Unlock()
 	if _, err := s.up(); err != nil {
 		return "", err
 	}
@@ -156,9 +161,12 @@ func (s *server) List(ctx context.Context, kind store.Kind, each func(store.Obje
 		return "", err
 	}
 	s.mu.Lock()
-	absent, hide := s.absent[kind], s.hide
+	absent, hide, refuse := s.absent[kind], s.hide, s.refuse
 	s.lists = append(s.lists, kind.String())
 	s.mu.Unlock()
+	if refuse {
+		return "", errDown
+	}
 	if absent {
 		return "", ErrNoKind
 	}
@@ -186,6 +194,12 @@ func (s *server) Watch(ctx context.Context, kind store.Kind, version string, ope
 	cut, err := s.up()
 	if err != nil {
 		return err
+	}
+	s.mu.Lock()
+	refuse := s.refuse
+	s.mu.Unlock()
+	if refuse {
+		return errDown
 	}
 	from, err := strconv.ParseUint(version, 10, 64)
 	if err != nil {

@@ -458,6 +458,34 @@ func TestSourcesInOrder(t *testing.T) {
 	})
 }
 
+// A source may answer and be of no use: its watches fail. It must not keep a better one from being followed.
+func TestSourceThatCannotBeFollowed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := newCluster("uid")
+		c.populate(10, 2)
+		a, b := newServer("a", c), newServer("b", c)
+		a.refuse = true
+		k := run(t, Options{Sources: []Source{a, b}})
+		defer k.stop()
+		settle(time.Minute)
+		k.wantState(Live)
+		settle(time.Hour)
+		if s := k.Status(); s.State != Live || s.Source != "b" {
+			t.Errorf("follows %s and is %s", s.Source, s.State)
+		}
+		if n := a.probes; n > 150 {
+			t.Errorf("the source was asked %d times in an hour", n)
+		}
+		a.mu.Lock()
+		a.refuse = false
+		a.mu.Unlock()
+		settle(time.Hour)
+		if s := k.Status(); s.State != Live || s.Source != "a" {
+			t.Errorf("follows %s and is %s, with the better source back", s.Source, s.State)
+		}
+	})
+}
+
 // Two clusters' state folders swapped, or a disk cloned.
 func TestForeignSnapshot(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -1,10 +1,10 @@
 package keeper
 
 import (
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/seakeep/seakeep/dns/guard"
 	"github.com/seakeep/seakeep/dns/store"
@@ -29,23 +29,67 @@ type metrics struct {
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
-	f := promauto.With(r)
 	m := &metrics{
-		state:        f.NewGaugeVec(prometheus.GaugeOpts{Name: "seakeep_dns_state", Help: "1 for the state the data is in: empty, restored, live, stale or guarded."}, []string{"state"}),
-		age:          f.NewGauge(prometheus.GaugeOpts{Name: "seakeep_dns_data_age_seconds", Help: "Time since all the data was last known to be current; 0 when there is none."}),
-		objects:      f.NewGaugeVec(prometheus.GaugeOpts{Name: "seakeep_dns_objects", Help: "Objects served, by kind."}, []string{"kind"}),
-		heldNow:      f.NewGauge(prometheus.GaugeOpts{Name: "seakeep_dns_guard_held", Help: "Endpoints and objects served that the source no longer has."}),
-		held:         f.NewCounterVec(prometheus.CounterOpts{Name: "seakeep_dns_guard_holds_total", Help: "Removals held, by reason."}, []string{"reason"}),
-		released:     f.NewCounterVec(prometheus.CounterOpts{Name: "seakeep_dns_guard_releases_total", Help: "Held removals applied, by what released them."}, []string{"reason"}),
-		lists:        f.NewCounterVec(prometheus.CounterOpts{Name: "seakeep_dns_source_lists_total", Help: "Lists begun, by kind and class of source."}, []string{"kind", "class"}),
-		watches:      f.NewCounterVec(prometheus.CounterOpts{Name: "seakeep_dns_source_watches_total", Help: "Watches begun, by kind and class of source."}, []string{"kind", "class"}),
-		events:       f.NewCounterVec(prometheus.CounterOpts{Name: "seakeep_dns_source_events_total", Help: "Events of watches, bookmarks included, by kind."}, []string{"kind"}),
-		gone:         f.NewCounterVec(prometheus.CounterOpts{Name: "seakeep_dns_source_gone_total", Help: "Versions that a source no longer had (HTTP 410), by kind."}, []string{"kind"}),
-		sourceErrors: f.NewCounterVec(prometheus.CounterOpts{Name: "seakeep_dns_source_errors_total", Help: "Requests to sources that failed, by class."}, []string{"class"}),
-		foreign:      f.NewCounterVec(prometheus.CounterOpts{Name: "seakeep_dns_source_foreign_total", Help: "Times a source was refused because it is another cluster's, by class."}, []string{"class"}),
-		writes:       f.NewCounterVec(prometheus.CounterOpts{Name: "seakeep_dns_snapshot_writes_total", Help: "Writes of the snapshot (save) and of its sidecar (confirm), by result."}, []string{"what", "result"}),
-		saved:        f.NewGauge(prometheus.GaugeOpts{Name: "seakeep_dns_snapshot_confirmed_timestamp_seconds", Help: "When the data on disk was last known to be current; 0 when there is none."}),
-		refused:      f.NewCounter(prometheus.CounterOpts{Name: "seakeep_dns_snapshot_refused_total", Help: "Snapshots that were not loaded: torn, foreign, too new, too large or not signed."}),
+		state: register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "seakeep_dns_state",
+			Help: "1 for the state the data is in: empty, restored, live, stale or guarded.",
+		}, []string{"state"})),
+		age: register(r, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "seakeep_dns_data_age_seconds",
+			Help: "Time since all the data was last known to be current; 0 when there is none.",
+		})),
+		objects: register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "seakeep_dns_objects",
+			Help: "Objects served, by kind.",
+		}, []string{"kind"})),
+		heldNow: register(r, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "seakeep_dns_guard_held",
+			Help: "Endpoints and objects served that the source no longer has.",
+		})),
+		held: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seakeep_dns_guard_holds_total",
+			Help: "Removals held, by reason.",
+		}, []string{"reason"})),
+		released: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seakeep_dns_guard_releases_total",
+			Help: "Held removals applied, by what released them.",
+		}, []string{"reason"})),
+		lists: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seakeep_dns_source_lists_total",
+			Help: "Lists begun, by kind and class of source.",
+		}, []string{"kind", "class"})),
+		watches: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seakeep_dns_source_watches_total",
+			Help: "Watches begun, by kind and class of source.",
+		}, []string{"kind", "class"})),
+		events: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seakeep_dns_source_events_total",
+			Help: "Events of watches, bookmarks included, by kind.",
+		}, []string{"kind"})),
+		gone: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seakeep_dns_source_gone_total",
+			Help: "Versions that a source no longer had (HTTP 410), by kind.",
+		}, []string{"kind"})),
+		sourceErrors: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seakeep_dns_source_errors_total",
+			Help: "Requests to sources that failed, by class.",
+		}, []string{"class"})),
+		foreign: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seakeep_dns_source_foreign_total",
+			Help: "Times a source was refused because it is another cluster's, by class.",
+		}, []string{"class"})),
+		writes: register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seakeep_dns_snapshot_writes_total",
+			Help: "Writes of the snapshot (save) and of its sidecar (confirm), by result.",
+		}, []string{"what", "result"})),
+		saved: register(r, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "seakeep_dns_snapshot_confirmed_timestamp_seconds",
+			Help: "When the data on disk was last known to be current; 0 when there is none.",
+		})),
+		refused: register(r, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seakeep_dns_snapshot_refused_total",
+			Help: "Snapshots that were not loaded: torn, foreign, too new, too large or not signed.",
+		})),
 	}
 	// Series that are there from the start can be alerted on.
 	for _, reason := range guard.Reasons {
@@ -55,6 +99,22 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		m.released.WithLabelValues(reason)
 	}
 	return m
+}
+
+// register returns the collector, or the equal one that is registered already: CoreDNS starts a new configuration
+// before it stops the old one, with the same registry.
+func register[C prometheus.Collector](r prometheus.Registerer, c C) C {
+	if r == nil {
+		return c
+	}
+	err := r.Register(c)
+	if registered, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		return registered.ExistingCollector.(C)
+	}
+	if err != nil {
+		panic("BUG: registering metrics: " + err.Error())
+	}
+	return c
 }
 
 func (m *metrics) observe(s Status, now time.Time) {

@@ -49,7 +49,7 @@ func (k *Keeper) publishStatus() {
 	}
 	status := Status{
 		State: state, Stale: stale, Source: k.source, Class: k.class, Cluster: k.cluster, Confirmed: confirmed, Since: k.since,
-		Held: k.held(), Counts: map[string]int{}, SnapshotSaved: k.saving.saved, SnapshotError: k.saving.lastError,
+		Held: k.guard.Size(), Counts: map[string]int{}, SnapshotSaved: k.saving.saved, SnapshotError: k.saving.lastError,
 	}
 	for _, kind := range k.o.Kinds {
 		status.Counts[kind.String()] = k.o.Store.Count(kind)
@@ -59,15 +59,6 @@ func (k *Keeper) publishStatus() {
 	}
 	k.status.Store(&status)
 	k.m.observe(status, now)
-}
-
-// held counts what is served and would not be without the guard: endpoints, and objects without endpoints.
-func (k *Keeper) held() int {
-	n := 0
-	for _, h := range k.guard.Holds() {
-		n += max(h.Endpoints, 1)
-	}
-	return n
 }
 
 // completed is called when a kind has become complete. With the last one, the draft is published.

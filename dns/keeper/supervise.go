@@ -21,12 +21,35 @@ const (
 	fresher = 30 * time.Second
 )
 
+// cooling keeps sources that answer and cannot be followed (their watches fail) from being chosen again and again
+// before others that can.
+type cooling struct {
+	until map[int]time.Time
+	time  map[int]time.Duration
+}
+
+// failed puts a source off, each time for longer.
+func (c *cooling) failed(i int, first time.Duration) {
+	c.time[i] = min(max(2*c.time[i], first), 16*first)
+	c.until[i] = time.Now().Add(c.time[i])
+}
+
+func (c *cooling) worked(i int) { delete(c.time, i) }
+
+func (c *cooling) isOff(i int) bool { return time.Now().Before(c.until[i]) }
+
 // supervise follows the best source that answers, until ctx ends.
 func (k *Keeper) supervise(ctx context.Context) {
 	var fetched time.Time
+	off := &cooling{map[int]time.Time{}, map[int]time.Duration{}}
+	all := len(k.o.Sources)
 	for ctx.Err() == nil {
-		if i, ok := k.firstAnswering(ctx, len(k.o.Sources)); ok {
-			k.followUntilWorse(ctx, i)
+		i, ok := k.firstAnswering(ctx, all, off)
+		if !ok { // better one that failed than none
+			i, ok = k.firstAnswering(ctx, all, &cooling{})
+		}
+		if ok {
+			k.followUntilWorse(ctx, i, off)
 			continue
 		}
 		if fetched.IsZero() || time.Since(fetched) >= fetchEvery {
@@ -37,9 +60,12 @@ func (k *Keeper) supervise(ctx context.Context) {
 	}
 }
 
-// firstAnswering is the first of the n most preferred sources that answers and is of our cluster.
-func (k *Keeper) firstAnswering(ctx context.Context, n int) (int, bool) {
+// firstAnswering is the first of the n most preferred sources that is not put off, answers, and is of our cluster.
+func (k *Keeper) firstAnswering(ctx context.Context, n int, off *cooling) (int, bool) {
 	for i, source := range k.o.Sources[:n] {
+		if off.isOff(i) {
+			continue
+		}
 		if err := k.probe(ctx, source); err != nil {
 			if ctx.Err() != nil {
 				return 0, false
@@ -80,7 +106,7 @@ func (k *Keeper) probe(ctx context.Context, source Source) error {
 }
 
 // followUntilWorse follows a source until it has been silent for SwitchAfter, or a better one answers.
-func (k *Keeper) followUntilWorse(ctx context.Context, i int) {
+func (k *Keeper) followUntilWorse(ctx context.Context, i int, off *cooling) {
 	source := k.o.Sources[i]
 	k.log.Info("Following source", "source", source.Name(), "class", source.Class())
 	if k.ask(ctx, func() { k.followed(source) }) != nil {
@@ -90,13 +116,13 @@ func (k *Keeper) followUntilWorse(ctx context.Context, i int) {
 	inner, stop := context.WithCancel(ctx)
 	var following sync.WaitGroup
 	following.Go(func() { session.follow(inner) })
-	k.waitUntilWorse(inner, session, i)
+	k.waitUntilWorse(inner, session, i, off)
 	stop()
 	following.Wait()
 	k.ask(ctx, k.unfollowed)
 }
 
-func (k *Keeper) waitUntilWorse(ctx context.Context, s *session, i int) {
+func (k *Keeper) waitUntilWorse(ctx context.Context, s *session, i int, off *cooling) {
 	preferred := time.Now()
 	for ctx.Err() == nil {
 		pause(ctx, time.Second)
@@ -104,13 +130,16 @@ func (k *Keeper) waitUntilWorse(ctx context.Context, s *session, i int) {
 		if k.ask(ctx, func() { open = k.anyOpen() }) != nil {
 			return
 		}
-		if !open && s.silentFor() > k.o.SwitchAfter {
+		if open {
+			off.worked(i)
+		} else if s.silentFor() > k.o.SwitchAfter {
+			off.failed(i, k.o.PreferAfter)
 			k.log.Warn("Source is silent", "source", s.source.Name(), "for", s.silentFor().Round(time.Second))
 			return
 		}
 		if i > 0 && time.Since(preferred) >= k.o.PreferAfter {
 			preferred = time.Now()
-			if _, ok := k.firstAnswering(ctx, i); ok {
+			if _, ok := k.firstAnswering(ctx, i, off); ok {
 				return
 			}
 		}
@@ -130,7 +159,11 @@ func (k *Keeper) anyOpen() bool {
 func (k *Keeper) followed(source Source) {
 	k.following = source
 	if k.draft != nil || !k.hasData() || k.neverFollowed() {
-		k.draft = k.o.Store.Fork()
+		if k.hasData() {
+			k.draft = k.o.Store.Fork()
+		} else {
+			k.draft = k.o.Store.Fresh()
+		}
 		k.recount()
 		for _, kind := range k.o.Kinds {
 			k.kinds[kind].complete = false
