@@ -238,7 +238,7 @@ func (t *transport) send(r *http.Request, x *exchange) (*http.Response, error) {
 		x.result.Server = server.Name
 		r.URL.Host = server.url.Host
 		server.inFlight.Add(1)
-		response, err := server.transportFor(x.flow).RoundTrip(r)
+		response, err := shared(server.transportFor(x.flow), r)
 		if err == nil {
 			server.downUntil.Store(0)
 			response.Body = &releasingBody{ReadCloser: response.Body, release: sync.OnceFunc(func() { server.inFlight.Add(-1) })}

@@ -111,12 +111,14 @@ func withProtocols(config *tls.Config, names ...string) *tls.Config {
 
 func newPool(config *tls.Config, dialer *net.Dialer, pings http.HTTP2Config) pool {
 	handshake := 2 * dialer.Timeout // a busy server takes longer for it than its kernel for the connection
+	opening := &dialing{dial: secured(dialer, withProtocols(config, "h2", "http/1.1"), handshake)}
 	requests := &http.Transport{
-		DialTLSContext:    secured(dialer, withProtocols(config, "h2", "http/1.1"), handshake),
+		DialTLSContext:    opening.open,
 		ForceAttemptHTTP2: true,
 		// A response passes as it came: unzipping it here would cost CPU and change what the client sees.
-		DisableCompression:  true,
-		MaxIdleConnsPerHost: 64,
+		DisableCompression: true,
+		// net/http closes a connection that is one too many while requests are on it; 1024 carry 100,000 watches.
+		MaxIdleConnsPerHost: 1024,
 		// Less than the API server's own 90 s: of two who hang up at the same moment one may just have begun a write.
 		IdleConnTimeout: 60 * time.Second,
 		// A client that asks before it sends is answered by the API server, not by us. Without a limit a server that
@@ -158,7 +160,7 @@ func (s *Server) Warm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	response, err := s.pools[frontProxy].requests.RoundTrip(req)
+	response, err := shared(s.pools[frontProxy].requests, req)
 	if err != nil {
 		return fmt.Errorf("reaching upstream %s: %w", s.Name, err)
 	}
