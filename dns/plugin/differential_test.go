@@ -154,61 +154,6 @@ func TestTransfersAreStocks(t *testing.T) {
 	}
 }
 
-// Neighbours find the plugin by name and type: the answers that go through them are stock's too.
-func TestNeighboursAreServed(t *testing.T) {
-	r := newRig(t, false)
-	questions := map[string]struct {
-		corefile string
-		zone     string
-		ask      []differential.Query
-	}{
-		"k8s_external": {corefile("ttl 5", "k8s_external cluster.example {\nheadless\n}\ntransfer cluster.example {\nto *\n}"), "cluster.example.", external()},
-	}
-	for name, tc := range questions {
-		t.Run(name, func(t *testing.T) {
-			stock, ours := r.serve(t, "kubernetes", tc.corefile), r.serve(t, "seakeep", tc.corefile)
-			positive := 0
-			for _, q := range tc.ask {
-				want, got := stock.put(t, q), ours.put(t, q)
-				if diffs := differential.Compare(want, got); len(diffs) > 0 {
-					t.Errorf("%s:\n\t%s", q, strings.Join(diffs, "\n\t"))
-				}
-				if len(want.Answer) > 0 {
-					positive++
-				}
-			}
-			if positive < 4 {
-				t.Errorf("%d questions have an answer: nothing was compared", positive)
-			}
-			want, err := differential.Transfer(stock.addr, tc.zone)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := differential.Transfer(ours.addr, tc.zone)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("transfer differs:\n%s", diff)
-			}
-		})
-	}
-}
-
-func external() []differential.Query {
-	var out []differential.Query
-	for _, name := range []string{
-		"cluster.example.", "balanced.team-0.cluster.example.", "_http._tcp.balanced.team-0.cluster.example.", "db.team-1.cluster.example.",
-		"many.team-1.cluster.example.", "web.team-0.cluster.example.", "nothing.team-0.cluster.example.", "team-0.cluster.example.",
-		"stateful-1.stateful.team-2.cluster.example.", "ns1.dns.cluster.example.", "203.0.113.1.in-addr.arpa.",
-	} {
-		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeSOA, dns.TypeNS, dns.TypePTR, dns.TypeTXT} {
-			out = append(out, differential.Query{Name: name, Type: qtype, Class: dns.ClassINET, RD: true})
-		}
-	}
-	return out
-}
-
 // While objects change, an answer is right if it is what stock said before or after it.
 func TestAnswersAreStocksWhileObjectsChange(t *testing.T) {
 	r := newRig(t, true)

@@ -28,8 +28,9 @@ type meterKey struct {
 
 // meter is the series of one kind of answer. A nil meter counts nothing.
 type meter struct {
-	requests     [2]prometheus.Counter // by family: IPv4, IPv6
-	do           prometheus.Counter
+	// Series that there might never be a query for are made with the first one.
+	requests     [2]func() prometheus.Counter // by family: IPv4, IPv6
+	do           func() prometheus.Counter
 	duration     prometheus.Observer
 	requestSize  prometheus.Observer
 	responseSize prometheus.Observer
@@ -57,7 +58,7 @@ func (m *meters) of(q dns.Question, code int) *meter {
 	}
 	const view, proto = "", "udp"
 	counted := &meter{
-		do:           vars.RequestDo.WithLabelValues(m.server, zone, view),
+		do:           sync.OnceValue(func() prometheus.Counter { return vars.RequestDo.WithLabelValues(m.server, zone, view) }),
 		duration:     vars.RequestDuration.WithLabelValues(m.server, zone, view),
 		requestSize:  vars.RequestSize.WithLabelValues(m.server, zone, view, proto),
 		responseSize: vars.ResponseSize.WithLabelValues(m.server, zone, view, proto),
@@ -65,7 +66,9 @@ func (m *meters) of(q dns.Question, code int) *meter {
 		responses: vars.ResponseRcode.WithLabelValues(m.server, zone, view, rcode.ToString(code), m.prometheus.Next.Name()),
 	}
 	for i, family := range []string{"1", "2"} {
-		counted.requests[i] = vars.RequestCount.WithLabelValues(m.server, zone, view, proto, family, typeLabel(q.Qtype))
+		counted.requests[i] = sync.OnceValue(func() prometheus.Counter {
+			return vars.RequestCount.WithLabelValues(m.server, zone, view, proto, family, typeLabel(q.Qtype))
+		})
 	}
 	m.known[key] = counted
 	return counted
@@ -80,9 +83,9 @@ func (m *meter) count(h hit, seconds float64) {
 	if h.four {
 		family = 0
 	}
-	m.requests[family].Inc()
+	m.requests[family]().Inc()
 	if h.do {
-		m.do.Inc()
+		m.do().Inc()
 	}
 	m.duration.Observe(seconds)
 	m.requestSize.Observe(float64(h.query))

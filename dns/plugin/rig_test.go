@@ -87,6 +87,7 @@ func (r *rig) clientOf(t *testing.T) kubernetes.Interface {
 type server struct {
 	addr     string
 	ports    []int
+	data     corefileData
 	instance *caddy.Instance
 	stopped  sync.Once
 }
@@ -112,19 +113,11 @@ func (r *rig) serveIn(t *testing.T, plugin, corefile, dir string) *server {
 		data.Ports = append(data.Ports, r.port(t))
 	}
 	data.Port = data.Ports[0]
-	var b bytes.Buffer
-	if err := template.Must(template.New("").Funcs(template.FuncMap{"ours": func(line string) string {
-		if plugin == "seakeep" {
-			return line
-		}
-		return ""
-	}}).Parse(corefile)).Execute(&b, data); err != nil {
-		t.Fatal(err)
-	}
-	s := &server{addr: fmt.Sprintf("127.0.0.1:%d", data.Port), ports: data.Ports}
+	text := expand(t, corefile, data)
+	s := &server{data: data, addr: fmt.Sprintf("127.0.0.1:%d", data.Port), ports: data.Ports}
 	var err error
-	if s.instance, err = startCoreDNS(b.String()); err != nil {
-		t.Fatalf("starting CoreDNS with\n%s\n%v", b.String(), err)
+	if s.instance, err = startCoreDNS(text); err != nil {
+		t.Fatalf("starting CoreDNS with\n%s\n%v", text, err)
 	}
 	t.Cleanup(s.stop)
 	return s
@@ -138,6 +131,33 @@ func startCoreDNS(corefile string) (*caddy.Instance, error) {
 	defer starting.Unlock()
 	caddy.Quiet, dnsserver.Quiet = true, true
 	return caddy.Start(caddy.CaddyfileInput{Contents: []byte(corefile), Filepath: "Corefile", ServerTypeName: "dns"})
+}
+
+// expand makes a Corefile of a template.
+func expand(t *testing.T, corefile string, data corefileData) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := template.Must(template.New("").Funcs(template.FuncMap{"ours": func(line string) string {
+		if data.Plugin == "seakeep" {
+			return line
+		}
+		return ""
+	}}).Parse(corefile)).Execute(&b, data); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// reload does what CoreDNS does on SIGUSR1, with another Corefile.
+func (s *server) reload(t *testing.T, corefile string) {
+	t.Helper()
+	starting.Lock()
+	defer starting.Unlock()
+	next, err := s.instance.Restart(caddy.CaddyfileInput{Contents: []byte(expand(t, corefile, s.data)), Filepath: "Corefile", ServerTypeName: "dns"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.instance = next
 }
 
 func (s *server) stop() {
