@@ -7,6 +7,8 @@ import (
 
 // Config says when a loss is suspicious. Raising a ratio or a number lets larger losses through at once.
 type Config struct {
+	// Off lets everything pass at once; the other fields then mean nothing.
+	Off bool
 	// Window is how close together losses must come to be one event. The node controller marks a cluster's nodes not
 	// ready within seconds of each other, and endpoint slices follow within a second or two. Default 60s.
 	Window time.Duration
@@ -41,6 +43,9 @@ func Defaults() Config {
 
 // Validate says which field is out of its range.
 func (c Config) Validate() error {
+	if c.Off {
+		return nil
+	}
 	if c.Window <= 0 || c.MaxHold <= 0 {
 		return fmt.Errorf("window and maxHold must be > 0, got %v and %v", c.Window, c.MaxHold)
 	}

@@ -88,6 +88,27 @@ func TestWhateverHappens(t *testing.T) {
 	}
 }
 
+func TestOff(t *testing.T) {
+	g := New(Config{Off: true})
+	if err := g.config.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	now, totals := time.Unix(0, 0), Totals{Services: 20, Endpoints: 20, Nodes: 9}
+	for i := range 20 {
+		s := Service{Name: string(rune('a' + i))}
+		item := Item{Kind: "endpointslices", Name: s.Name}
+		for what, d := range map[string]Decision{
+			"loss":      g.Loss(now, Loss{Item: item, Service: s, Before: 1, Lost: []string{s.Name}}, totals),
+			"list":      g.List(now, List{Kind: item.Kind, Known: 20, Backwards: true, Removals: []Removal{{Item: item, Service: s, Whole: true, Endpoints: 1}}}, totals),
+			"namespace": g.NamespaceGone(now, s.Name, 5, 20),
+		} {
+			if d.Hold != nil || g.Active(now) {
+				t.Errorf("%s: %+v, with the guard off", what, d)
+			}
+		}
+	}
+}
+
 // What the window counts must be what is in it, or one wrong sum would hold everything, or nothing, for ever.
 func TestWindowSums(t *testing.T) {
 	g := New(Defaults())

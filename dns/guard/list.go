@@ -36,7 +36,7 @@ func (g *Guard) List(now time.Time, l List, t Totals) Decision {
 	removals := slices.DeleteFunc(slices.Clone(l.Removals), func(r Removal) bool { return r.Added > 0 })
 	decision := Decision{Reason: Shrunk}
 	switch {
-	case len(removals) == 0:
+	case len(removals) == 0, g.config.Off:
 		return Decision{}
 	case l.Backwards:
 		decision.Reason = Backwards

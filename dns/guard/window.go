@@ -100,6 +100,9 @@ func (w *window) clear() {
 
 // Loss judges an event of the watch. The caller has not applied it yet.
 func (g *Guard) Loss(now time.Time, l Loss, t Totals) Decision {
+	if g.config.Off {
+		return Decision{}
+	}
 	if l.Added > 0 {
 		// A replacement: news, whatever else happens (cilium/cilium#48050). It also ends what this service lost before.
 		g.window.remove(l.Service)
@@ -173,7 +176,7 @@ func (g *Guard) enough(services int) int { return max(2, min(g.config.MinService
 // NamespaceGone judges a namespace that was deleted, or left what is selected, with so many services still in it; there
 // were so many namespaces with it. In a real deletion the services go first.
 func (g *Guard) NamespaceGone(now time.Time, name string, services, namespaces int) Decision {
-	if services == 0 {
+	if services == 0 || g.config.Off {
 		return Decision{}
 	}
 	item := Item{Kind: "namespaces", Name: name}

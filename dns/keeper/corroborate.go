@@ -49,14 +49,14 @@ func (k *Keeper) corroborate(ctx context.Context, now time.Time) {
 	following := k.following
 	c.running.Go(func() {
 		for kind, keys := range doubts {
-			k.ask2(ctx, following, kind, keys)
+			k.askAnother(ctx, following, kind, keys)
 		}
 		k.call(ctx, func() { c.busy = false })
 	})
 }
 
-// ask2 lists a kind from a second source, the first that answers, and releases what that one lacks too.
-func (k *Keeper) ask2(ctx context.Context, following Source, kind store.Kind, keys map[store.Key]bool) {
+// askAnother lists a kind from a second source, the first that answers, and releases what that one lacks too.
+func (k *Keeper) askAnother(ctx context.Context, following Source, kind store.Kind, keys map[store.Key]bool) {
 	for _, source := range k.o.Sources {
 		if source == following || k.probe(ctx, source) != nil {
 			continue
@@ -86,7 +86,7 @@ func (k *Keeper) corroborated(kind store.Kind, keys map[store.Key]bool, has map[
 		if !there || k.missing[item] {
 			return !there
 		}
-		served := k.o.Store.View().EndpointSlice(key.Namespace, key.Name)
+		served := k.target().View().EndpointSlice(key.Namespace, key.Name)
 		truth, ok := theirs.(*store.EndpointSlice)
 		if served == nil || !ok {
 			return false

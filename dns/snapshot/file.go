@@ -22,7 +22,7 @@ const (
 	lockName      = "dns-snapshot.lock"
 )
 
-// DefaultMaxBytes bounds a snapshot: forty times what 100,000 endpoints take.
+// DefaultMaxBytes bounds a snapshot: fifty times what 100,000 endpoints take.
 const DefaultMaxBytes = 512 << 20
 
 // ErrNone says that there is no snapshot: a first start, not a fault.
