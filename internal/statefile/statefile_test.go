@@ -3,6 +3,7 @@ package statefile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -220,7 +221,15 @@ func fullDiskChild(dir string) {
 		fmt.Println("saved more than fits")
 		os.Exit(1)
 	}
-	os.Stderr.WriteString("refused as it should be: " + err.Error() + "\n")
+	streamed := New(dir, "rules", 1).SaveStream(func(w io.Writer) error {
+		_, err := io.WriteString(w, strings.Repeat("x", 100_000))
+		return err
+	})
+	if streamed == nil {
+		fmt.Println("streamed more than fits")
+		os.Exit(1)
+	}
+	os.Stderr.WriteString("refused as it should be: " + err.Error() + ", " + streamed.Error() + "\n")
 	os.Exit(0)
 }
 
