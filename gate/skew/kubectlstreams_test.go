@@ -91,7 +91,7 @@ func streamScene(name, websockets string) scene {
 			{run: "cp web:absent absent.txt -c web", code: 2},
 			{run: "port-forward --address=127.0.0.1 pod/web :80 :81", until: "-> 81", act: throughForward},
 			{run: "port-forward --address=127.0.0.1 service/web :8080", until: "-> 80", act: throughForward},
-			{run: "port-forward --address=127.0.0.1 pod/web :7", until: "-> 7", act: throughForward, ends: true},
+			{run: "port-forward --address=127.0.0.1 pod/web :7", until: "-> 7", act: throughForward, ends: true, settle: true},
 			{run: "port-forward pod/absent :80", code: 1},
 			{run: "port-forward pod/web :80 --as=jane", code: 1},
 		},

@@ -1,6 +1,7 @@
 package skew
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -51,8 +52,9 @@ func startKubelet(t *testing.T, l *lab.Lab) *kubelet {
 	mux.HandleFunc("/portForward/{namespace}/{pod}", k.servePortForward)
 	mux.HandleFunc("/containerLogs/{namespace}/{pod}/{container}", serveLogs)
 	tracked := &trackedListener{Listener: listener, open: map[net.Conn]struct{}{}}
+	down := make(chan struct{})
 	server := &http.Server{
-		Handler:           mux,
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { mux.ServeHTTP(lingering{w, down}, req) }),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(slog.NewTextHandler(t.Output(), nil), slog.LevelDebug),
 		// Whoever may exec may do everything: only the API server, as by a kubelet's --client-ca-file. Without HTTP/2, which
@@ -63,6 +65,7 @@ func startKubelet(t *testing.T, l *lab.Lab) *kubelet {
 	ended := make(chan error, 1)
 	go func() { ended <- server.ServeTLS(tracked, "", "") }()
 	t.Cleanup(func() {
+		close(down)
 		_ = server.Close()
 		tracked.cut() // upgraded connections are no longer the server's
 		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
@@ -95,6 +98,52 @@ func (l *trackedListener) cut() {
 	for conn := range l.open {
 		_ = conn.Close()
 	}
+}
+
+// lingering hands out connections that wait, when closed, for the other side to close first, for half a second or until the
+// kubelet is down. SPDY's library loses what arrives together with the connection's end (the reader that sees the end closes
+// the streams that others still fill), so that a program's last words were now and then missing, direct and through the gate.
+type lingering struct {
+	http.ResponseWriter
+	down chan struct{}
+}
+
+// Hijack is http.Hijacker's.
+func (l lingering) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(l.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &lingeringConn{Conn: conn, received: buffered.Reader, ended: make(chan struct{}), down: l.down}
+	return c, bufio.NewReadWriter(bufio.NewReader(c), buffered.Writer), nil
+}
+
+// Unwrap is for http.ResponseController.
+func (l lingering) Unwrap() http.ResponseWriter { return l.ResponseWriter }
+
+type lingeringConn struct {
+	net.Conn
+	received *bufio.Reader // reads the connection, and may hold some of it already
+	end      sync.Once
+	ended    chan struct{} // closed when a read has failed
+	down     chan struct{}
+}
+
+func (c *lingeringConn) Read(p []byte) (int, error) {
+	n, err := c.received.Read(p)
+	if err != nil {
+		c.end.Do(func() { close(c.ended) })
+	}
+	return n, err
+}
+
+func (c *lingeringConn) Close() error {
+	select {
+	case <-c.ended:
+	case <-c.down:
+	case <-time.After(500 * time.Millisecond):
+	}
+	return c.Conn.Close()
 }
 
 // idle is how long a stream may be silent; a kubelet's default is 4 h.

@@ -19,7 +19,7 @@ var differs = []struct {
 	{"a time (RFC 3339)", regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "<time>"},
 	{"a time (RFC 1123)", regexp.MustCompile(`(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}`), "<time>"},
 	{"a file's time (diff)", regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ [+-]\d{4}`), "<time>"},
-	{"the head of a line of kubectl's own log", regexp.MustCompile(`[EWI]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ `), "<log> "},
+	{"the head of a line of kubectl's own log", regexp.MustCompile(`[EWI]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (\w+\.go):\d+\]`), "<log> $1]"},
 	{"a resource version", regexp.MustCompile(`(resourceVersion\\?"?: ?\\?"?|Resource Version: +)\d+`), "${1}<version>"},
 	{"kubectl's own end of a forwarded port", regexp.MustCompile(`(Handling connection for|error occurred forwarding) \d+`), "$1 <port>"},
 	{"kubectl's temporary files", regexp.MustCompile(`\S*/(kubectl-edit-|LIVE-|MERGED-)\d+`), "<tmp>/$1"},
