@@ -77,6 +77,34 @@ func TestAPIServerComesBackWithLess(t *testing.T) {
 	}
 }
 
+// After an outage of days what is missing is gone: a list is believed.
+func TestListAfterALongOutage(t *testing.T) {
+	for name, outage := range map[string]time.Duration{"hours": 20 * time.Hour, "days": 50 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c := newCluster("uid")
+				c.populate(50, 4)
+				a := newServer("a", c)
+				k := run(t, Options{Sources: []Source{a}})
+				defer k.stop()
+				settle(time.Minute)
+				a.stop()
+				settle(outage)
+				c.lose(store.EndpointSlices, func(key store.Key) bool { return strings.Contains(key.Name, "-1") })
+				a.start()
+				settle(2 * time.Minute)
+				if name == "hours" {
+					k.wantState(Guarded)
+					k.wantReady(50, 200)
+				} else {
+					k.wantState(Live)
+					k.wantReady(39, 156)
+				}
+			})
+		})
+	}
+}
+
 // kubernetes/kubernetes#77864, over the watch.
 func TestEverythingBecomesNotReady(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -50,8 +50,8 @@ type Options struct {
 	RelistSpread time.Duration
 	// SaveAfter is the least time between two snapshots. Default 10s.
 	SaveAfter time.Duration
-	// BaselineAge is how old restored data may be for the guard to compare a source with it. Default 24h: what has
-	// gone missing over a longer time is more likely gone.
+	// BaselineAge is how long ago the data may have been confirmed for the guard to hold a list against it. Default
+	// 24h: what has gone missing over a longer time is more likely gone.
 	BaselineAge time.Duration
 
 	// Random is in [0, 1); it must be safe for concurrent use, as rand.Float64 is, which is the default.
@@ -101,8 +101,6 @@ type Keeper struct {
 	tally tally
 	// draft is what sources write to until every kind is complete; nil when they write to the store.
 	draft *store.Draft
-	// compare is false when there is nothing that a source's data could be compared with.
-	compare bool
 	// missing are objects that are served and that the source does not have.
 	missing map[guard.Item]bool
 	// recent are the endpoints that were lost within the guard's window, should they have to be put back.

@@ -72,7 +72,8 @@ func (k *Keeper) listEnd(kind store.Kind, version string) {
 	list.Removals = append(k.absentFrom(l, kind), k.shrunkIn(l)...)
 	k.markEmptied(list.Removals)
 	held := map[guard.Item]bool{}
-	if k.compare {
+	// What nobody has confirmed for a day is nothing to hold a list against.
+	if time.Since(later(state.confirmed, k.confirmed)) <= k.o.BaselineAge {
 		decision := k.guard.List(time.Now(), list, k.tally.totals())
 		for _, item := range decision.Hold {
 			held[item] = true

@@ -76,7 +76,7 @@ func (k *Keeper) completed(kind store.Kind) {
 	for _, kind := range k.o.Kinds {
 		k.kinds[kind].lacking = false
 	}
-	k.draft, k.compare = nil, true
+	k.draft = nil
 	k.source, k.class = k.following.Name(), k.following.Class()
 	k.saving.dirty = true
 	k.publishStatus()

@@ -270,7 +270,6 @@ func (k *Keeper) handedOver(draft *store.Draft, name string, class Class, origin
 		s.complete, s.connected = false, false
 		s.lacking = class != Static && s.restored == "" && k.o.Store.Count(kind) == 0
 	}
-	k.compare = !origin.Confirmed.IsZero() && time.Since(origin.Confirmed) <= k.o.BaselineAge
 	k.draft = nil
 	k.resetGuard()
 	k.recount()
