@@ -184,8 +184,16 @@ func (s *session) silentFor() time.Duration {
 // watchOpened: the source goes on from the version we have, so what we have is complete.
 func (k *Keeper) watchOpened(kind store.Kind) {
 	s := &k.kinds[kind]
-	s.connected, s.confirmed, s.absent = true, time.Now(), false
+	s.connected, s.confirmed, s.absent = true, k.confirmedBy(kind), false
 	k.completed(kind)
+}
+
+// confirmedBy is when what the source just said was known to be current: now, or as long ago as the source says itself.
+func (k *Keeper) confirmedBy(kind store.Kind) time.Time {
+	if aged, ok := k.following.(Aged); ok {
+		return time.Now().Add(-aged.Age(kind))
+	}
+	return time.Now()
 }
 
 func (k *Keeper) watchEnded(kind store.Kind) {
@@ -197,7 +205,7 @@ func (k *Keeper) watchEnded(kind store.Kind) {
 
 func (k *Keeper) event(kind store.Kind, e Event) {
 	s := &k.kinds[kind]
-	s.confirmed = time.Now()
+	s.confirmed = k.confirmedBy(kind)
 	k.m.events.WithLabelValues(kind.String()).Inc()
 	switch e.Type {
 	case Put:

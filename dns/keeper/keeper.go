@@ -21,6 +21,9 @@ type Options struct {
 	Store *store.Store
 	// Sources are what can be followed, in the order of preference.
 	Sources []Source
+	// Tap, if not nil, wraps a source for as long as it is followed: what the wrapper sees is what the data is made of,
+	// before the guard. A relay passes that on.
+	Tap func(Source) Source
 	// Fetchers are asked while no source answers, in this order.
 	Fetchers []Fetcher
 	// Kinds are what is kept; namespaces, services and endpoint slices if empty.

@@ -96,9 +96,9 @@ func (k *Keeper) listEnd(kind store.Kind, version string) {
 		k.putShrunk(truth, held[itemOf(kind, truth.Key())], l.added[guard.Service{Namespace: truth.Namespace, Name: truth.Service}] > 0)
 	}
 	state.version, state.highest = version, number(version)
-	state.confirmed = time.Now()
+	state.confirmed = k.confirmedBy(kind)
 	if !state.connected {
-		state.disconnected = state.confirmed // the watch comes next
+		state.disconnected = time.Now() // the watch comes next
 	}
 	k.completed(kind)
 }

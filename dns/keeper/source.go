@@ -45,6 +45,14 @@ type Source interface {
 	Watch(ctx context.Context, kind store.Kind, version string, open func(), each func(Event) error) error
 }
 
+// Aged is what a Source also is that passes on what another one told it: a relay, whose own source may be gone while it
+// answers. Ages add up over a chain of them.
+type Aged interface {
+	// Age is how long ago the data of a kind was last known to be current, as far as the source has said; 0 when it has
+	// said nothing. Safe for concurrent use.
+	Age(kind store.Kind) time.Duration
+}
+
 // Errors of sources that the keeper acts on; test with errors.Is. All others are retried.
 var (
 	// ErrGone: the version is too old to watch from (HTTP 410, or an Expired event). The kind is listed again.

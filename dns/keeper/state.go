@@ -49,10 +49,17 @@ func (k *Keeper) publishStatus() {
 	}
 	status := Status{
 		State: state, Stale: stale, Source: k.source, Class: k.class, Cluster: k.cluster, Confirmed: confirmed, Since: k.since,
-		Held: k.guard.Size(), Counts: map[string]int{}, SnapshotSaved: k.saving.saved, SnapshotError: k.saving.lastError,
+		Held: k.guard.Size(), Counts: map[string]int{}, Versions: map[string]string{}, SnapshotSaved: k.saving.saved, SnapshotError: k.saving.lastError,
 	}
 	for _, kind := range k.o.Kinds {
 		status.Counts[kind.String()] = k.o.Store.Count(kind)
+		version := k.kinds[kind].version
+		if k.draft != nil { // that one is the draft's
+			version = k.kinds[kind].restored
+		}
+		if k.hasData() && version != "" {
+			status.Versions[kind.String()] = version
+		}
 		if k.hasData() && k.kinds[kind].lacking {
 			status.Incomplete = append(status.Incomplete, kind.String())
 		}

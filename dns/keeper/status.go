@@ -48,6 +48,8 @@ type Status struct {
 	Incomplete []string `json:"incomplete,omitempty"`
 	// Counts are the objects by kind.
 	Counts map[string]int `json:"counts,omitempty"`
+	// Versions are the resource versions by kind that the data served is complete up to; a kind that has none is absent.
+	Versions map[string]string `json:"versions,omitempty"`
 	// SnapshotSaved is when the data on disk was last confirmed there; SnapshotError why the last write failed.
 	SnapshotSaved time.Time `json:"snapshotSaved,omitzero"`
 	SnapshotError string    `json:"snapshotError,omitempty"`

@@ -113,6 +113,9 @@ func (k *Keeper) followUntilWorse(ctx context.Context, i int, off *cooling) {
 		return
 	}
 	session := &session{k: k, source: source, turn: make(chan struct{}, 1), healthy: time.Now()}
+	if k.o.Tap != nil {
+		session.source = k.o.Tap(source)
+	}
 	inner, stop := context.WithCancel(ctx)
 	var following sync.WaitGroup
 	following.Go(func() { session.follow(inner) })
