@@ -58,19 +58,12 @@ func (c *Case) verdict() (target, met string) {
 	}
 	target = c.Target
 	if c.Judged != nil {
-		target += fmt.Sprintf(" [%s]", signed(*c.Judged))
+		target += fmt.Sprintf(" [%s]", Number(*c.Judged))
 	}
 	if *c.Met {
 		return target, "yes"
 	}
 	return target, "NO"
-}
-
-func signed(v float64) string {
-	if v > 0 {
-		return "+" + Number(v)
-	}
-	return Number(v)
 }
 
 // Table prints the cases for a terminal.
