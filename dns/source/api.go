@@ -47,13 +47,19 @@ type API struct {
 	class     keeper.Class
 	selectors Selectors
 	clients   [store.KindCount]*rest.RESTClient
+	told      *tellTale // by a relay; nil for an API server
 }
 
-var _ keeper.Source = (*API)(nil)
+var (
+	_ keeper.Source = (*API)(nil)
+	_ keeper.Aged   = (*API)(nil)
+)
+
+var schemes = []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, mcsv1alpha1.AddToScheme}
 
 var codecs, parameters = func() (serializer.CodecFactory, runtime.ParameterCodec) {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, mcsv1alpha1.AddToScheme} {
+	for _, add := range schemes {
 		if err := add(s); err != nil {
 			panic("BUG: " + err.Error())
 		}
@@ -71,11 +77,17 @@ var groups = [store.KindCount]schema.GroupVersion{
 // NewAPI returns a source over the API server of the configuration; it does not connect. All kinds share its connection.
 // The configuration's QPS and Burst are not used: a source sends one request a kind at a time.
 func NewAPI(config *rest.Config, class keeper.Class, selectors Selectors) (*API, error) {
+	var told *tellTale
+	if class == keeper.Relay {
+		config = rest.CopyConfig(config)
+		told = &tellTale{}
+		config.Wrap(told.wrap)
+	}
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", config.Host, err)
 	}
-	a := &API{name: config.Host, pageSize: pageSize, http: client, class: class, selectors: selectors}
+	a := &API{name: config.Host, pageSize: pageSize, http: client, class: class, selectors: selectors, told: told}
 	for kind, group := range groups {
 		c := rest.CopyConfig(config)
 		c.QPS = -1
@@ -104,6 +116,9 @@ func (a *API) Name() string { return a.name }
 
 // Class implements keeper.Source.
 func (a *API) Class() keeper.Class { return a.class }
+
+// Age implements keeper.Aged: 0 for an API server, and what it says for a relay.
+func (a *API) Age(kind store.Kind) time.Duration { return a.told.age(kind) }
 
 func (a *API) get(kind store.Kind) *rest.Request {
 	return a.clients[kind].Get().Resource(kind.String()).MaxRetries(0) // the keeper retries, with its own back-off
@@ -159,14 +174,21 @@ func (a *API) page(ctx context.Context, kind store.Kind, options *metav1.ListOpt
 	return a.get(kind).VersionedParams(options, parameters).Do(ctx).Get()
 }
 
-// reached asks whether the server has come as far as a version; translated, the error is keeper.ErrTooNew if not, after
+// Reached asks whether the server has come as far as a version; the error is keeper.ErrTooNew if not, after
 // the three seconds in which a server that merely lags may catch up. A watch would not say so: an API server accepts one from any
 // version in the future and then holds every event back until it gets there, which after a restore of etcd from a
 // backup is for ever. Reading one object at that version is answered from memory.
-func (a *API) reached(ctx context.Context, version string) error {
+//
+// A relay that is cut off from its source says the same of versions it will not reach. That is no news of the cluster but
+// of the relay, which is then not followed: what we have is newer than what it has.
+func (a *API) Reached(ctx context.Context, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
-	return a.get(store.Namespaces).Name(metav1.NamespaceSystem).Param("resourceVersion", version).Do(ctx).Error()
+	err := a.get(store.Namespaces).Name(metav1.NamespaceSystem).Param("resourceVersion", version).Do(ctx).Error()
+	if err = translate(store.Namespaces, err); errors.Is(err, keeper.ErrTooNew) && a.told.behind() {
+		return fmt.Errorf("the relay is cut off and older than what is served (version %s): %s", version, err)
+	}
+	return err
 }
 
 // Watch implements keeper.Source.
@@ -174,8 +196,8 @@ func (a *API) Watch(ctx context.Context, kind store.Kind, version string, open f
 	if _, err := strconv.ParseUint(version, 10, 64); err != nil {
 		return fmt.Errorf("watching %s of %s: version %q is no number: %w", kind, a.name, version, keeper.ErrGone)
 	}
-	if err := a.reached(ctx, version); err != nil {
-		return fmt.Errorf("watching %s of %s from version %s: %w", kind, a.name, version, translate(kind, err))
+	if err := a.Reached(ctx, version); err != nil {
+		return fmt.Errorf("watching %s of %s from version %s: %w", kind, a.name, version, err)
 	}
 	// Client-go's own bounds: a random end keeps thousands of watches from being opened again together.
 	seconds := 300 + rand.Int64N(300)
@@ -223,6 +245,7 @@ func (a *API) event(kind store.Kind, e watch.Event) (keeper.Event, error) {
 	switch e.Type {
 	case watch.Bookmark:
 		event.Type = keeper.Bookmark
+		a.told.bookmark(kind, o.GetAnnotations())
 		return event, nil
 	case watch.Deleted:
 		event.Type = keeper.Delete
