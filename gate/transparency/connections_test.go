@@ -147,7 +147,7 @@ func TestIPv6(t *testing.T) {
 			direct, gate := v.sides(n, w.vars, w.vars)
 			for _, target := range []string{"/api/v1/namespaces/$ns/configmaps/item-0", "/api/v1/namespaces/$ns/configmaps?watch=1&resourceVersion=0&timeoutSeconds=1"} {
 				step := newStep(0, http.MethodGet, target)
-				step.status = http.StatusOK
+				step.statuses = []int{http.StatusOK}
 				reads(t, direct, gate, step)
 			}
 		})
