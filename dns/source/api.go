@@ -128,8 +128,8 @@ func (a *API) get(kind store.Kind) *rest.Request {
 func (a *API) Cluster(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
-	var ns corev1.Namespace
-	if err := a.get(store.Namespaces).Name(metav1.NamespaceSystem).Do(ctx).Into(&ns); err != nil {
+	ns, err := a.kubeSystem(ctx, "")
+	if err != nil {
 		return "", fmt.Errorf("reading the cluster's identity from %s: %w", a.name, translate(store.Namespaces, err))
 	}
 	return string(ns.UID), nil
@@ -184,7 +184,7 @@ func (a *API) page(ctx context.Context, kind store.Kind, options *metav1.ListOpt
 func (a *API) Reached(ctx context.Context, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
-	err := a.get(store.Namespaces).Name(metav1.NamespaceSystem).Param("resourceVersion", version).Do(ctx).Error()
+	_, err := a.kubeSystem(ctx, version)
 	if err = translate(store.Namespaces, err); errors.Is(err, keeper.ErrTooNew) && a.told.behind() {
 		return fmt.Errorf("the relay is cut off and older than what is served (version %s): %s", version, err)
 	}

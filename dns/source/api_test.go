@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
@@ -271,5 +272,40 @@ func TestUnreachable(t *testing.T) {
 		if err == nil || errors.Is(err, keeper.ErrGone) || errors.Is(err, keeper.ErrTooNew) || errors.Is(err, keeper.ErrNoKind) {
 			t.Errorf("got %v", err)
 		}
+	}
+}
+
+// What kubeadm grants CoreDNS is enough: list and watch, and no get.
+func TestRoleOfCoreDNSIsEnough(t *testing.T) {
+	l := cluster(t)
+	config := l.RESTConfig(lab.User("system:serviceaccount:kube-system:coredns", "system:serviceaccounts", "system:serviceaccounts:kube-system"))
+	client, err := kubernetes.NewForConfig(config)
+	check(t, err)
+	if _, err := client.CoreV1().Namespaces().Get(t.Context(), metav1.NamespaceSystem, metav1.GetOptions{}); !apierrors.IsForbidden(err) {
+		t.Fatalf("the lab's role of CoreDNS lets it get, which kubeadm's does not: %v", err)
+	}
+	s, err := source.NewAPI(config, keeper.API, source.Selectors{})
+	check(t, err)
+	t.Cleanup(s.Close)
+	all, _ := open(t, l, source.Selectors{})
+	want, err := all.Cluster(t.Context())
+	check(t, err)
+	if got, err := s.Cluster(t.Context()); err != nil || got != want {
+		t.Errorf("the cluster is %q, %v, want %s", got, err, want)
+	}
+	_, version := names(t, s, store.Services)
+	enough := errors.New("enough")
+	opened := false
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err = s.Watch(ctx, store.Services, version, func() { opened = true; cancel() }, func(keeper.Event) error { return enough })
+	if !opened {
+		t.Errorf("the watch did not open: %v", err)
+	}
+	number, err := strconv.ParseUint(version, 10, 64)
+	check(t, err)
+	err = s.Watch(t.Context(), store.Services, strconv.FormatUint(number+1_000_000, 10), func() {}, func(keeper.Event) error { return enough })
+	if !errors.Is(err, keeper.ErrTooNew) {
+		t.Errorf("watching from a version to come got %v, want %v", err, keeper.ErrTooNew)
 	}
 }
