@@ -22,6 +22,9 @@ type DNSOptions struct {
 	TTL time.Duration
 	// NodeCaches is the number of node-level caches.
 	NodeCaches int
+	// Plugin that answers for the cluster: "kubernetes" (default) is stock's; "seakeep" is ours, which keeps its data in the
+	// lab's folder.
+	Plugin string
 	// Path of seakeep-dns; default: in the folder of binaries, or next to this executable.
 	Path string
 }
@@ -33,6 +36,12 @@ type DNS struct {
 	Cluster     *Process // process "dns"
 	Caches      *Process // process "node-dns": one for all caches; nil without caches
 }
+
+// The plugins that can answer for the cluster; see DNSOptions.
+const (
+	PluginStock   = "kubernetes"
+	PluginSeakeep = "seakeep"
+)
 
 // Domain is the cluster's DNS domain.
 const Domain = "cluster.local"
@@ -46,11 +55,14 @@ var clusterCorefile = template.Must(template.New("").Parse(`.:{{.Port}} {
         lameduck 1s
     }
     ready 127.0.0.1:{{.ReadyPort}}
-    kubernetes cluster.local in-addr.arpa ip6.arpa {
+    {{.Plugin}} cluster.local in-addr.arpa ip6.arpa {
         kubeconfig {{.Kubeconfig}} lab
         pods insecure
         fallthrough in-addr.arpa ip6.arpa
         ttl {{.TTL}}
+        {{- if .Snapshots}}
+        snapshot {{.Snapshots}}
+        {{- end}}
     }
     prometheus 127.0.0.1:{{.MetricsPort}}
     cache 30 {
@@ -82,6 +94,12 @@ func (l *Lab) StartDNS(ctx context.Context, o DNSOptions) (*DNS, error) {
 	}
 	if o.TTL < time.Second || o.TTL > time.Hour || o.TTL%time.Second != 0 {
 		return nil, fmt.Errorf("starting DNS: TTL must be 1s–1h in whole seconds, got %s", o.TTL)
+	}
+	if o.Plugin == "" {
+		o.Plugin = PluginStock
+	}
+	if o.Plugin != PluginStock && o.Plugin != PluginSeakeep {
+		return nil, fmt.Errorf("starting DNS: plugin must be %s or %s, got %q", PluginStock, PluginSeakeep, o.Plugin)
 	}
 	if o.NodeCaches < 0 || o.NodeCaches > 1000 {
 		return nil, fmt.Errorf("starting DNS: node caches must be 0–1000, got %d", o.NodeCaches)
@@ -115,7 +133,12 @@ func (l *Lab) startClusterDNS(ctx context.Context, d *DNS, path string, o DNSOpt
 		}
 	}
 	d.ClusterAddr = loopback(ports[0])
+	snapshots := ""
+	if o.Plugin == PluginSeakeep {
+		snapshots = filepath.Join(l.options.Dir, "dns-snapshots")
+	}
 	corefile, err := l.writeTemplate(KindDNS+".corefile", clusterCorefile, map[string]any{
+		"Plugin": o.Plugin, "Snapshots": snapshots,
 		"Port": ports[0], "HealthPort": ports[1], "ReadyPort": ports[2], "MetricsPort": ports[3],
 		"Kubeconfig": kubeconfig, "TTL": int(o.TTL.Seconds()),
 	})

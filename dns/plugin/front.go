@@ -179,7 +179,7 @@ func (f *front) read(c *batch.Conn, seed uint64) {
 		f.narrow(now)
 		if n < batchSize && r.load.rate(n, now) > busy {
 			// Not time.Sleep: to park and be woken by a timer is what is to be saved.
-			_ = nap(pause)
+			nap(pause)
 		}
 	}
 }
