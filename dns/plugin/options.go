@@ -217,7 +217,7 @@ func parseGuard(o *options, c *caddy.Controller) error {
 		if len(args) != 1 || args[0] != "off" {
 			return c.Errf("guard takes \"off\" or a block, got %q", strings.Join(args, " "))
 		}
-		o.guard.MaxHold = time.Millisecond // nothing outlives the next look at it
+		o.guard.Off = true
 		return nil
 	}
 	durations := map[string]*time.Duration{"hold": &o.guard.MaxHold, "window": &o.guard.Window}
