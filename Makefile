@@ -68,7 +68,7 @@ race: control-plane build $(TOOLS)/tally ## Run all tests under the race detecto
 	@CGO_ENABLED=1 $(GO) test -race -count=1 -p $(P) -timeout $(RACE_TIMEOUT) -json $(PKG) 2>&1 | $(TOOLS)/tally
 
 # Each part of this list has a target bench-<part> and a program bench/<part>.
-BENCHES := gate
+BENCHES := gate dns
 BENCH_ARGS ?=
 
 .PHONY: bench
@@ -79,6 +79,11 @@ bench: ## Run every part's benchmark against its baselines, one after the other
 bench-gate: control-plane build ## Measure the gate beside HAProxy and nginx (installs them); report in out/bench/gate.json
 	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/gate ./bench/gate
 	$(BIN)/bench/gate -seakeep $(BIN)/seakeep -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
+
+.PHONY: bench-dns
+bench-dns: control-plane build ## Measure seakeep-dns beside stock CoreDNS and unbound (installs dnsperf, unbound); report in out/bench/dns.json
+	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/dns ./bench/dns
+	$(BIN)/bench/dns -seakeep-dns $(BIN)/seakeep-dns -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
 
 .PHONY: bench-record
 bench-record: ## Record the reports of out/bench and write docs/benchmarks.md from them

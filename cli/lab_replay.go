@@ -44,11 +44,12 @@ func newLabReplayCommand(env *Env) *cobra.Command {
 		Use:   "replay SCENARIO",
 		Short: "Replay an incident on a real control plane, without and with Seakeep, and compare",
 		Long: `Replay runs a scenario once for each --layers, each time from the same cluster, and writes one report: a table here,
-report.html, report.json and before-after.svg in the folder --out. Layers are none, gate and gate-unlimited (the gate
-with every limit off); a comma joins layers.
+report.html, report.json and before-after.svg in the folder --out. Layers are none, gate, gate-unlimited (the gate
+with every limit off) and dns (cluster DNS whose data outlives its restarts); a comma joins layers.
 
 The exit code is 3 when a hypothesis of the scenario failed or could not be judged.`,
 		Example: `  seakeep lab replay openai-2024-12-11 --layers none --layers gate
+  seakeep lab replay openai-2024-12-11 --layers none --layers dns --layers gate,dns
   seakeep lab replay openai-2024-12-11 --layers none --nodes 50 --pods 1000
   seakeep lab replay my-scenario.yaml --layers gate --out out/mine`,
 		Args:              oneScenario,

@@ -62,7 +62,7 @@ func TestEveryProbeOnALab(t *testing.T) {
 	if err := fixtures.Prepare(ctx, d, target); err != nil {
 		t.Fatalf("preparing what is prepared: %v", err)
 	}
-	if err := target.startDNS(ctx, d); err != nil {
+	if err := target.startDNS(ctx, d, None); err != nil {
 		t.Fatal(err)
 	}
 	scrape, closeScraper := drill.NewScraper()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/seakeep/seakeep/lab"
 )
 
 // The layers a run may have, in the order a request meets them.
@@ -14,12 +16,14 @@ const (
 	Gate = "gate"
 	// GateUnlimited is the same with every limit off, to see what break-glass can do by itself.
 	GateUnlimited = "gate-unlimited"
+	// DNS is cluster DNS with the plugin seakeep, which keeps its data over its restarts, in place of stock's.
+	DNS = "dns"
 )
 
 // Layers is what one run has, "none" or layers with commas between.
 type Layers string
 
-var known = []string{None, Gate, GateUnlimited}
+var known = []string{None, Gate, GateUnlimited, DNS}
 
 // ParseLayers checks one value of --layers.
 func ParseLayers(text string) (Layers, error) {
@@ -47,3 +51,11 @@ func (l Layers) has(layer string) bool { return slices.Contains(strings.Split(st
 
 // gated says whether a gate stands in front, limited or not.
 func (l Layers) gated() bool { return l.has(Gate) || l.has(GateUnlimited) }
+
+// dnsPlugin is what answers for the cluster in the run. Everything else about DNS is the same in every run.
+func (l Layers) dnsPlugin() string {
+	if l.has(DNS) {
+		return lab.PluginSeakeep
+	}
+	return lab.PluginStock
+}

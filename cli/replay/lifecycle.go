@@ -10,9 +10,9 @@ import (
 )
 
 // startDNS starts cluster DNS and the node caches. The lab counts times to live in whole seconds, as DNS does.
-func (t *labTarget) startDNS(ctx context.Context, d *v1alpha1.Drill) error {
+func (t *labTarget) startDNS(ctx context.Context, d *v1alpha1.Drill, layers Layers) error {
 	ttl := max(time.Second, d.Compressed(d.DNS.TTL.Duration).Round(time.Second))
-	dns, err := t.lab.StartDNS(ctx, lab.DNSOptions{TTL: ttl, NodeCaches: d.Target.NodeCaches})
+	dns, err := t.lab.StartDNS(ctx, lab.DNSOptions{TTL: ttl, NodeCaches: d.Target.NodeCaches, Plugin: layers.dnsPlugin()})
 	if err != nil {
 		return err
 	}

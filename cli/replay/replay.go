@@ -129,7 +129,7 @@ func (o Options) once(ctx context.Context, d *v1alpha1.Drill, layers Layers, fro
 	if err := fixtures.Prepare(ctx, d, target); err != nil {
 		return nil, "", err
 	}
-	if err := target.startDNS(ctx, d); err != nil {
+	if err := target.startDNS(ctx, d, layers); err != nil {
 		return nil, "", err
 	}
 	if err := l.StartAgents(ctx); err != nil {

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/seakeep/seakeep/bench/machine"
+	"github.com/seakeep/seakeep/bench/result"
+	"github.com/seakeep/seakeep/lab"
+)
+
+// rig is the API server, the DNS servers and what asks them.
+type rig struct {
+	options   options
+	dir       string
+	say       func(format string, a ...any)
+	lab       *lab.Lab
+	kube      kubernetes.Interface
+	config    string // the DNS servers' kubeconfig
+	populated int    // services there are
+	load      []int  // CPUs of the generators, the API server and etcd
+	server    []int  // CPUs of the DNS servers
+	// capacity is the saturated rate of each contender, for the surge.
+	capacity map[string]float64
+}
+
+// dnsUser is who the DNS servers are to the API server: the lab grants it what kubeadm grants CoreDNS.
+var dnsUser = lab.User("system:serviceaccount:kube-system:coredns", "system:serviceaccounts", "system:serviceaccounts:kube-system")
+
+// newRig brings everything up.
+func newRig(ctx context.Context, o options, dir string, say func(string, ...any)) (_ *rig, err error) {
+	r := &rig{options: o, dir: dir, say: say, config: filepath.Join(dir, "kubeconfig"), capacity: map[string]float64{}}
+	if r.options.program, err = filepath.Abs(o.program); err != nil {
+		return nil, fmt.Errorf("finding the program under test: %w", err)
+	}
+	if _, err := os.Stat(r.options.program); err != nil {
+		return nil, fmt.Errorf("finding the program under test: %w", err)
+	}
+	say("bringing up a control plane")
+	if r.lab, err = lab.Up(ctx, lab.Options{Dir: filepath.Join(dir, "lab")}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	// From here on nothing works but what is measured.
+	for _, kind := range []string{lab.KindKWOK, lab.KindScheduler, lab.KindControllerManager} {
+		if p, ok := r.lab.Process(kind); ok {
+			if err := p.Stop(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if r.kube, err = kubernetes.NewForConfig(r.lab.RESTConfig(lab.Masters)); err != nil {
+		return nil, fmt.Errorf("making a client: %w", err)
+	}
+	if err := r.lab.WriteKubeconfig(r.config, dnsUser, "", ""); err != nil {
+		return nil, err
+	}
+	if err := r.populate(ctx, o.services); err != nil {
+		return nil, err
+	}
+	return r, r.pin()
+}
+
+func (r *rig) close() {
+	if err := r.lab.Down(context.Background()); err != nil {
+		r.say("taking the control plane down: %v", err)
+	}
+}
+
+// pin gives the DNS servers one half of the CPUs, and what asks them, the API server and etcd the other. One CPU is
+// shared by all.
+func (r *rig) pin() error {
+	cpus, err := machine.CPUs()
+	if err != nil {
+		return err
+	}
+	if len(cpus) < 2 {
+		return nil
+	}
+	r.server, r.load = cpus[:len(cpus)/2], cpus[len(cpus)/2:]
+	runtime.GOMAXPROCS(len(r.load))
+	if err := machine.Pin(os.Getpid(), r.load); err != nil { // and every child
+		return err
+	}
+	for _, name := range []string{lab.KindAPIServer, lab.KindEtcd} {
+		p, ok := r.lab.Process(name)
+		if !ok {
+			return errors.New("the lab has no process " + name)
+		}
+		if err := r.pinLoad(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pinLoad puts a process of the lab beside the generators.
+func (r *rig) pinLoad(p *lab.Process) error {
+	if r.load == nil {
+		return nil
+	}
+	return machine.Pin(p.PID(), r.load)
+}
+
+func (r *rig) wanted(name string) bool { return r.options.only.MatchString(name) }
+
+// measure fills the report's cases. The large cluster comes last: it stays large.
+func (r *rig) measure(ctx context.Context, report *result.Report) error {
+	for _, c := range []struct {
+		name string
+		of   func(context.Context, *result.Report) error
+	}{
+		{answering, r.measureAnswering}, {surge, r.measureSurge}, {fleet, r.measureFleet}, {scale, r.measureScale},
+	} {
+		if !r.wanted(c.name) {
+			continue
+		}
+		r.say("%s", c.name)
+		if err := c.of(ctx, report); err != nil {
+			return fmt.Errorf("measuring %s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+// turns calls f for every contender in every round; who was first in one round is last in the next.
+func turns(rounds int, contenders []string, f func(contender string) error) error {
+	for round := range rounds {
+		for i := range contenders {
+			if err := f(contenders[(i+round)%len(contenders)]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *rig) setup(ctx context.Context) []string {
+	busy := ""
+	if data, err := os.ReadFile("/proc/loadavg"); err == nil {
+		busy, _, _ = strings.Cut(string(data), " ")
+	}
+	pinned := "Everything shares one CPU."
+	if r.load != nil {
+		pinned = fmt.Sprintf("DNS servers are pinned to CPU %s; dnsperf and the other generators, the API server and etcd to CPU %s. Only one server is asked at a time.",
+			join(r.server), join(r.load))
+	}
+	return []string{
+		fmt.Sprintf("One kube-apiserver and one etcd. Services have a cluster IP and one EndpointSlice of 10 endpoints: %d services in all cases but the last, then %d.", r.options.services, r.options.grown),
+		pinned,
+		"`kubernetes` is stock CoreDNS v1.15: the program under test with that plugin; `kubernetes+cache` has `cache 30` too. Every CoreDNS has errors, ready, prometheus and loadbalance, as kubeadm's Corefile, and pprof. " +
+			unbound.Version(ctx) + " serves the zone file that dns/export wrote, as an auth-zone.",
+		"Queries are A, of cluster IPs, over UDP, without EDNS, of all services in turn, from 16 sockets. CPU is user and system time of the server from /proc, by query answered.",
+		fmt.Sprintf("%d rounds; in each, every contender has a turn of %s at a constant rate and one saturated (dnsperf with 200 queries open), in rotating order.", r.options.rounds, r.options.turn),
+		"When the measurements began the machine's load average was " + busy + ", from bringing up the control plane and whatever else ran.",
+	}
+}
+
+func join(cpus []int) string {
+	texts := make([]string, len(cpus))
+	for i, cpu := range cpus {
+		texts[i] = strconv.Itoa(cpu)
+	}
+	return strings.Join(texts, ",")
+}
+
+// port is a free loopback port.
+func (r *rig) port() (int, error) { return r.lab.NextPort() }
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// pause waits, unless the run ends.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// until asks every 5 ms until it is well, for at most a time.
+func until(ctx context.Context, most time.Duration, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for {
+		err := ask(ctx)
+		if err == nil {
+			return nil
+		}
+		if pause(ctx, 5*time.Millisecond) != nil {
+			return fmt.Errorf("after %s: %w", most, err)
+		}
+	}
+}

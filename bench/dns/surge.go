@@ -1,0 +1,345 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+
+	"github.com/seakeep/seakeep/bench/load"
+	"github.com/seakeep/seakeep/bench/result"
+)
+
+// surge is the moment after an expiry: everybody asks, and one client asks far too much.
+const surge = "expiry surge"
+
+const (
+	// others are the clients that behave, each with an address of its own.
+	others = 50
+	// retryAfter and attempts are glibc's: a resolver asks again after 5 s, once.
+	retryAfter = 5 * time.Second
+	attempts   = 2
+	// abuse and share are what the abuser and the others send, of the server's capacity.
+	abuse = 2.0
+	share = 0.2
+	// step is how often the generators send what is due.
+	step = time.Millisecond
+	// segments is how many datagrams one system call sends: the kernel's limit.
+	segments = 64
+)
+
+const surgeProfile = "CPU of seakeep-dns in the expiry surge"
+
+// surgeRounds are fewer than of the rest: a turn takes as long as a resolver goes on asking.
+const surgeRounds = 3
+
+func (r *rig) measureSurge(ctx context.Context, report *result.Report) (err error) {
+	order := []string{seakeepName, stockName}
+	servers, err := r.startAll(ctx, order)
+	defer func() { err = errors.Join(err, stopAll(context.WithoutCancel(ctx), servers)) }()
+	if err != nil {
+		return err
+	}
+	file, err := r.queryFile()
+	if err != nil {
+		return err
+	}
+	for _, contender := range order {
+		a, err := r.ask(ctx, servers[contender], file, 0, r.options.turn)
+		if err != nil {
+			return err
+		}
+		r.capacity[contender] = a.perSecond
+	}
+	success, first, p99, offered := result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}
+	err = turns(min(surgeRounds, r.options.rounds), order, func(contender string) error {
+		o, err := r.surge(ctx, servers[contender], r.options.turn)
+		if err != nil {
+			return err
+		}
+		success.Add(contender, float64(o.answered)/float64(o.asked)*100)
+		first.Add(contender, float64(o.first)/float64(o.asked)*100)
+		p99.Add(contender, o.latency.Milliseconds(0.99))
+		offered.Add(contender, o.abused/r.capacity[contender])
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	ok := success.Case(surge, "the others' queries answered after retries", "%", seakeepName)
+	met := ok.Value >= 99.9
+	ok.Target, ok.Met, ok.Profile = "≥ 99.9 %", &met, surgeProfile
+	ok.Note = fmt.Sprintf("%d clients with addresses of their own send %g of the capacity together, for %s; one sends %g of it until the last of them has its answer. A resolver asks again after %s, once, as glibc's does. The capacities, measured just before, were %.0f/s and %.0f/s.",
+		others, share, r.options.turn, abuse, retryAfter, r.capacity[seakeepName], r.capacity[stockName])
+	late := p99.Case(surge, "the others' latency, p99", "ms", seakeepName)
+	late.AtMost(20)
+	late.Profile = surgeProfile
+	late.Note = "What was never answered counts with the time until the resolver gave up."
+	cases := []result.Case{ok, late,
+		first.Case(surge, "the others' queries answered at the first attempt", "%", seakeepName),
+		offered.Case(surge, "what the abuser sent, times the capacity", "×", seakeepName)}
+	r.unneeded(cases)
+	report.Cases = append(report.Cases, cases...)
+	if missed(cases) {
+		return r.profileCPU(ctx, report, surgeProfile, "dns-surge.pprof", servers[seakeepName], func(during time.Duration) error {
+			_, err := r.surge(ctx, servers[seakeepName], during)
+			return err
+		})
+	}
+	return nil
+}
+
+// surgeOutcome is what the others got.
+type surgeOutcome struct {
+	asked, first, answered int
+	latency                *load.Histogram
+	abused                 float64 // queries per second that were sent
+}
+
+// surge plays one turn.
+func (r *rig) surge(ctx context.Context, s *server, during time.Duration) (*surgeOutcome, error) {
+	to, err := netip.ParseAddrPort(s.address)
+	if err != nil {
+		return nil, err
+	}
+	capacity := r.capacity[s.contender]
+	inner, stop := context.WithCancel(ctx)
+	defer stop()
+	abuser, err := dial(netip.AddrFrom4([4]byte{127, 0, 2, 1}), to)
+	if err != nil {
+		return nil, err
+	}
+	defer abuser.Close()
+	crowd, err := newCrowd(to, r.populated)
+	if err != nil {
+		return nil, err
+	}
+	defer crowd.close()
+	type abused struct {
+		perSecond float64
+		err       error
+	}
+	sent := make(chan abused, 1)
+	go func() {
+		perSecond, err := flood(inner, abuser, capacity*abuse, r.populated)
+		sent <- abused{perSecond, err}
+	}()
+	if err := pause(ctx, warmUp); err != nil { // it has begun
+		return nil, err
+	}
+	outcome := crowd.play(ctx, capacity*share, during)
+	stop()
+	a := <-sent
+	outcome.abused = a.perSecond
+	return outcome, errors.Join(a.err, ctx.Err())
+}
+
+func dial(from netip.Addr, to netip.AddrPort) (*net.UDPConn, error) {
+	return net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), net.UDPAddrFromAddrPort(to))
+}
+
+// flood sends queries at a rate and reads no answer. The kernel cuts one write into many datagrams (UDP_SEGMENT), as all
+// are of one length: otherwise one CPU could not send twice what another answers.
+func flood(ctx context.Context, conn *net.UDPConn, perSecond float64, services int) (float64, error) {
+	var packets []byte
+	size := 0
+	for i := range segments {
+		packet, err := query(uint16(i), i%services)
+		if err != nil {
+			return 0, err
+		}
+		size = len(packet)
+		packets = append(packets, packet...)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("preparing the abuser: %w", err)
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, size) }); err != nil || failed != nil {
+		return 0, fmt.Errorf("preparing the abuser: %w", errors.Join(err, failed))
+	}
+	began := time.Now()
+	sent := 0
+	for ctx.Err() == nil {
+		for due := int(time.Since(began).Seconds() * perSecond); sent+segments <= due; sent += segments {
+			if _, err := conn.Write(packets); err != nil && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOBUFS) {
+				return 0, fmt.Errorf("sending as the abuser: %w", err)
+			}
+		}
+		if pause(ctx, step) != nil {
+			break
+		}
+	}
+	return float64(sent) / time.Since(began).Seconds(), nil
+}
+
+func query(id uint16, service int) ([]byte, error) {
+	m := new(dns.Msg).SetQuestion(fullName(service), dns.TypeA)
+	m.Id = id
+	return m.Pack()
+}
+
+// crowd are the clients that behave.
+type crowd struct {
+	clients []*client
+	packets [][]byte // by service, with an id to be filled in
+	reading sync.WaitGroup
+}
+
+// client is one of them.
+type client struct {
+	conn *net.UDPConn
+	mu   sync.Mutex
+	open [1 << 16]*attempt // by the query's id
+}
+
+// attempt is one query until it has its answer or is given up.
+type attempt struct {
+	client  *client
+	id      uint16
+	service int
+	due     time.Time
+	tries   int
+	took    time.Duration // 0: no answer yet
+}
+
+func newCrowd(to netip.AddrPort, services int) (*crowd, error) {
+	c := &crowd{}
+	for i := range services {
+		packet, err := query(0, i)
+		if err != nil {
+			return nil, err
+		}
+		c.packets = append(c.packets, packet)
+	}
+	for i := range others {
+		conn, err := dial(netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)}), to)
+		if err != nil {
+			c.close()
+			return nil, err
+		}
+		one := &client{conn: conn}
+		c.clients = append(c.clients, one)
+		c.reading.Go(one.read)
+	}
+	return c, nil
+}
+
+func (c *crowd) close() {
+	for _, one := range c.clients {
+		_ = one.conn.Close()
+	}
+	c.reading.Wait()
+}
+
+// read takes answers in until the socket is closed.
+func (c *client) read() {
+	buffer := make([]byte, 2048)
+	for {
+		n, err := c.conn.Read(buffer)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || n < 12 {
+			continue
+		}
+		now := time.Now()
+		good := buffer[3]&0xf == dns.RcodeSuccess && binary.BigEndian.Uint16(buffer[6:]) > 0
+		c.mu.Lock()
+		if a := c.open[binary.BigEndian.Uint16(buffer)]; a != nil && good && a.took == 0 {
+			a.took = max(now.Sub(a.due), 1)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// play sends queries at a rate for a time, and goes on asking as resolvers do until each is answered or given up.
+func (c *crowd) play(ctx context.Context, perSecond float64, during time.Duration) *surgeOutcome {
+	began := time.Now()
+	total := int(perSecond * during.Seconds())
+	all := make([]*attempt, 0, total)
+	buffer := make([]byte, 512)
+	var waiting []*attempt // in the order in which they were sent last
+	for ctx.Err() == nil {
+		now := time.Now()
+		for due := min(total, int(now.Sub(began).Seconds()*perSecond)); len(all) < due; {
+			i := len(all)
+			a := &attempt{client: c.clients[i%others], id: uint16(i / others), service: i % len(c.packets), due: began.Add(time.Duration(float64(i) / perSecond * float64(time.Second)))}
+			all = append(all, a)
+			waiting = append(waiting, a)
+			c.send(a, buffer)
+		}
+		again := 0
+		for _, a := range waiting {
+			if now.Sub(a.due) < time.Duration(a.tries)*retryAfter {
+				break
+			}
+			again++
+			if a.tries < attempts && !a.answered() {
+				waiting = append(waiting, a)
+				c.send(a, buffer)
+			}
+		}
+		waiting = waiting[again:]
+		if len(all) == total && c.settled(waiting) {
+			break
+		}
+		if pause(ctx, step) != nil {
+			break
+		}
+	}
+	return sum(all)
+}
+
+// settled drops from the head what needs no more waiting; it is true when nothing is left.
+func (c *crowd) settled(waiting []*attempt) bool {
+	for _, a := range waiting {
+		if !a.answered() {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *attempt) answered() bool {
+	a.client.mu.Lock()
+	defer a.client.mu.Unlock()
+	return a.took > 0
+}
+
+func (c *crowd) send(a *attempt, buffer []byte) {
+	n := copy(buffer, c.packets[a.service])
+	binary.BigEndian.PutUint16(buffer, a.id)
+	a.client.mu.Lock()
+	a.tries++
+	a.client.open[a.id] = a
+	a.client.mu.Unlock()
+	_, _ = a.client.conn.Write(buffer[:n]) // what could not be sent is not answered, and asked again
+}
+
+func sum(all []*attempt) *surgeOutcome {
+	o := &surgeOutcome{asked: len(all), latency: load.NewHistogram()}
+	for _, a := range all {
+		a.client.mu.Lock()
+		took, tries := a.took, a.tries
+		a.client.mu.Unlock()
+		if took == 0 {
+			o.latency.Add(attempts * retryAfter)
+			continue
+		}
+		o.answered++
+		o.latency.Add(took)
+		if tries == 1 {
+			o.first++
+		}
+	}
+	return o
+}
