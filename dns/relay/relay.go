@@ -25,6 +25,8 @@ type Options struct {
 	// BookmarkEvery is how often watchers are told of a version or a confirmation that no event told. Default 10s.
 	// Raising it makes the data of clients look older than it is.
 	BookmarkEvery time.Duration
+	// WriteFor is how long a client may take to read 16 KB before it is dropped. Default 20s: 0.8 KB/s is too slow.
+	WriteFor time.Duration
 	// MaxWatches bounds the open watches, MaxRequests all other requests under way. Default 4096 and 64.
 	MaxWatches, MaxRequests int
 	Version                 string
@@ -69,6 +71,9 @@ func (b base) equal(other base) bool {
 func New(o Options) *Relay {
 	if o.BookmarkEvery == 0 {
 		o.BookmarkEvery = 10 * time.Second
+	}
+	if o.WriteFor == 0 {
+		o.WriteFor = 20 * time.Second
 	}
 	if o.MaxWatches == 0 {
 		o.MaxWatches = 4096

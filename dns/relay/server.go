@@ -31,9 +31,8 @@ const (
 )
 
 const (
-	// chunk is what is written at a time, and writeFor how long a client may take to read it: 0.8 KB/s is too slow.
-	chunk    = 16 << 10
-	writeFor = 20 * time.Second
+	// chunk is what is written at a time.
+	chunk = 16 << 10
 	// answerFor bounds an answer that is no watch.
 	answerFor = 5 * time.Minute
 	// waitFor is how long a version that is not there yet is waited for, as API servers do.
@@ -58,7 +57,7 @@ func (r *Relay) Handler(access Access) http.Handler {
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Time{})
 		counted := &counting{ResponseWriter: w, code: http.StatusOK}
-		out := &slowWriter{ResponseWriter: counted, control: control}
+		out := &slowWriter{ResponseWriter: counted, control: control, each: r.o.WriteFor}
 		verb := verbOther
 		defer func() { r.m.requests.WithLabelValues(verb, strconv.Itoa(counted.code)).Inc() }()
 		if code := access.check(q); code != 0 {
@@ -292,13 +291,14 @@ func (r *Relay) discover(path string) *metav1.APIResourceList {
 type slowWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	each    time.Duration
 	until   time.Time // of the whole answer; zero: none
 }
 
 // Write implements io.Writer.
 func (w *slowWriter) Write(p []byte) (n int, err error) {
 	for piece := range slices.Chunk(p, chunk) {
-		deadline := time.Now().Add(writeFor)
+		deadline := time.Now().Add(w.each)
 		if !w.until.IsZero() && deadline.After(w.until) {
 			deadline = w.until
 		}
@@ -314,8 +314,10 @@ func (w *slowWriter) Write(p []byte) (n int, err error) {
 }
 
 func (w *slowWriter) flush() error {
-	_ = w.control.SetWriteDeadline(time.Now().Add(writeFor))
-	return w.control.Flush()
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.each))
+	err := w.control.Flush()
+	_ = w.control.SetWriteDeadline(time.Time{}) // a watch may be quiet for longer
+	return err
 }
 
 // counting remembers the status code.
