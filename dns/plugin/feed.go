@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/coredns/coredns/coremain"
 	"github.com/coredns/coredns/plugin/kubernetes"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
@@ -19,18 +17,14 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/seakeep/seakeep/dns/keeper"
+	"github.com/seakeep/seakeep/dns/relay"
 	"github.com/seakeep/seakeep/dns/snapshot"
-	"github.com/seakeep/seakeep/dns/source"
 	"github.com/seakeep/seakeep/dns/store"
 )
 
 // open makes the keeper that a stanza asks for. Its snapshot is served when it returns.
 func open(k *kubernetes.Kubernetes, o *options, registerer prometheus.Registerer) (*keeper.Keeper, error) {
-	config, err := restConfig(k, o)
-	if err != nil {
-		return nil, err
-	}
-	api, err := source.NewAPI(config, keeper.API, source.Selectors{Objects: o.selector, Namespaces: o.nsSelector})
+	sources, fetchers, err := openSources(k, o)
 	if err != nil {
 		return nil, err
 	}
@@ -39,12 +33,20 @@ func open(k *kubernetes.Kubernetes, o *options, registerer prometheus.Registerer
 		return nil, err
 	}
 	logger := slog.New(coreLog{})
-	kept, err := keeper.New(keeper.Options{
-		Store: store.New(time.Now), Sources: []keeper.Source{api}, Kinds: o.kinds(), Snapshot: disk, Guard: o.guard,
+	ko := keeper.Options{
+		Store: store.New(time.Now), Sources: sources, Fetchers: fetchers, Kinds: o.kinds(), Snapshot: disk, Guard: o.guard,
 		Version: "seakeep-dns", Registerer: registerer, Log: logger,
-	})
+	}
+	if o.relay != nil {
+		o.relay.to = relay.New(relay.Options{Kinds: ko.Kinds, Version: ko.Version, Registerer: registerer, Log: logger})
+		ko.Tap = o.relay.to.Tap
+	}
+	kept, err := keeper.New(ko)
 	if err != nil {
 		return nil, err
+	}
+	if o.relay != nil {
+		o.relay.to.Follow(kept)
 	}
 	if err := kept.Restore(); err != nil {
 		logger.Error("Nothing was restored", "error", err)
@@ -102,7 +104,7 @@ func restConfig(k *kubernetes.Kubernetes, o *options) (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.UserAgent = fmt.Sprintf("seakeep-dns CoreDNS/%s (%s/%s)", coremain.CoreVersion, runtime.GOOS, runtime.GOARCH)
+	config.UserAgent = userAgent()
 	if o.qps > 0 {
 		config.QPS = o.qps
 	}

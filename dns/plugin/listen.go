@@ -21,6 +21,7 @@ import (
 type listeners struct {
 	servers []*http.Server
 	serving sync.WaitGroup
+	ending  []func()
 }
 
 // listen opens what the options ask for. The TCP address may be open already, in the instance that a reload replaces.
@@ -40,6 +41,14 @@ func (h *Handler) listen() (*listeners, error) {
 			return nil, fmt.Errorf("listening on socket %s: %w", h.options.socket, err)
 		}
 		l.serve(unix, control.Handler(h.data, h.now))
+	}
+	if o := h.options.relay; o != nil {
+		tcp, err := reuseport.Listen("tcp", o.address)
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("listening for clients of the relay: %w", err)
+		}
+		l.serveRelay(tcp, o.to, o.access)
 	}
 	return l, nil
 }
@@ -77,6 +86,9 @@ func (l *listeners) serve(on net.Listener, handler http.Handler) {
 }
 
 func (l *listeners) close() {
+	for _, end := range l.ending {
+		end()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	for _, s := range l.servers {

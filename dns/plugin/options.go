@@ -49,6 +49,8 @@ type options struct {
 	socket      string // unix socket of the operator's commands
 	guard       guard.Config
 	policy      policy
+	sources     []sourceOption // in order; none: the API server
+	relay       *relayOption   // nil: nothing is relayed
 	fast        fastOptions
 }
 
@@ -66,6 +68,8 @@ var ours = map[string]func(o *options, c *caddy.Controller) error{
 	"socket":    parseOne(func(o *options) *string { return &o.socket }),
 	"guard":     parseGuard,
 	"staleness": parseStaleness,
+	"source":    parseSource,
+	"relay":     parseRelay,
 	"fastpath":  parseFast,
 }
 
