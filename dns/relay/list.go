@@ -41,6 +41,28 @@ func (r *Relay) await(ctx context.Context, h *history, version uint64) error {
 	return nil
 }
 
+// catchUp waits a moment for the kind itself to come to a version that its source has reached. In a quiet cluster nothing
+// tells that it has; the list then says the version it is really of, and a watch from there misses nothing.
+func (h *history) catchUp(ctx context.Context, version uint64) {
+	limit := time.NewTimer(time.Second)
+	defer limit.Stop()
+	for {
+		h.mu.Lock()
+		reached, changed := h.version >= version, h.changed
+		h.mu.Unlock()
+		if reached {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // get serves one object. Reading kube-system at a version is how clients ask whether we have come as far.
 func (r *Relay) get(w *slowWriter, q *http.Request, t target, query *query, form encoding) error {
 	h := r.kinds[t.kind]
@@ -85,6 +107,7 @@ func (r *Relay) list(w *slowWriter, q *http.Request, t target, query *query, for
 		if err := r.await(q.Context(), h, query.version); err != nil {
 			return err
 		}
+		h.catchUp(q.Context(), query.version)
 		fallthrough
 	default:
 		if page, err = h.snapshot(); err != nil {
@@ -93,8 +116,6 @@ func (r *Relay) list(w *slowWriter, q *http.Request, t target, query *query, for
 		if query.match == metav1.ResourceVersionMatchExact && query.version != page.version {
 			return errExpired // no version but the newest can be listed
 		}
-		// The client has seen that version of this kind, and the data is no older than it: nothing came between.
-		page.version = max(page.version, query.version)
 	}
 	out := &listWriter{resource: &resources[t.kind], meta: metav1.ListMeta{ResourceVersion: strconv.FormatUint(page.version, 10)}}
 	cluster := r.data.Status().Cluster

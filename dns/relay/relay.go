@@ -233,7 +233,7 @@ func (r *Relay) reached(ctx context.Context, version uint64) bool {
 	r.mu.Lock()
 	upstream := r.upstream
 	r.mu.Unlock()
-	if s := r.data.Status(); upstream != nil && (s.State == keeper.Live || s.State == keeper.Guarded) && !s.Stale {
+	if upstream != nil && follows(r.data.Status()) {
 		asking, cancel := context.WithTimeout(ctx, 4*time.Second)
 		defer cancel()
 		if upstream.reached(asking, version) == nil {

@@ -335,7 +335,7 @@ func (c *counting) WriteHeader(code int) {
 // Unwrap is for http.ResponseController.
 func (c *counting) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// state of the keeper in which what it knows moves on.
+// follows is true while what the keeper knows moves on.
 func follows(s keeper.Status) bool {
 	return (s.State == keeper.Live || s.State == keeper.Guarded) && !s.Stale
 }

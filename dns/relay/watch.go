@@ -50,10 +50,13 @@ func (r *Relay) watch(w *slowWriter, q *http.Request, t target, query *query, fo
 		}
 		x.version = query.version
 	} else {
+		if query.hasVersion {
+			h.catchUp(q.Context(), query.version)
+		}
 		if initial, err = h.snapshot(); err != nil {
 			return err
 		}
-		x.version = max(initial.version, query.version)
+		x.version = initial.version
 		x.at = cursor{epoch: initial.epoch, next: initial.changes, after: x.version}
 	}
 	r.m.watches.WithLabelValues(t.kind.String()).Inc()

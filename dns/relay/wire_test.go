@@ -129,7 +129,7 @@ func TestRequests(t *testing.T) {
 	}{
 		"/api/v1/services":                                                    {200, `"resourceVersion":"200"`},
 		"/api/v1/services?resourceVersion=0":                                  {200, "svc-00004"},
-		"/api/v1/services?resourceVersion=250":                                {200, `"resourceVersion":"250"`}, // no kind is newer than 300, and this one is as new as the others
+		"/api/v1/services?resourceVersion=250":                                {200, `"resourceVersion":"200"`}, // another kind is that far; it says what it is of
 		"/api/v1/services?resourceVersion=100000":                             {504, "ResourceVersionTooLarge"},
 		"/api/v1/services?resourceVersion=abc":                                {400, "resourceVersion"},
 		"/api/v1/services?resourceVersion=3&resourceVersionMatch=Exact":       {410, "Expired"},
@@ -195,6 +195,16 @@ func TestWatchList(t *testing.T) {
 		if !strings.Contains(lines[3], want) {
 			t.Errorf("the last event is %s, want %s in it", lines[3], want)
 		}
+	}
+}
+
+// What comes first is of the version that it says, also for a client that knows a newer one: said to be newer, a change
+// between the two would be lost.
+func TestInitialEventsSayTheirOwnVersion(t *testing.T) {
+	s := serve(t, loaded(t, data(3)).Handler(plain))
+	_, _, body := ask(t, s, "/api/v1/services?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=250&allowWatchBookmarks=true&timeoutSeconds=1", "application/json")
+	if !strings.Contains(string(body), `"resourceVersion":"200","annotations"`) {
+		t.Errorf("it answers %s", body)
 	}
 }
 
