@@ -50,19 +50,15 @@ func parseAsked(out []byte) (a asked, err error) {
 	return a, err
 }
 
-// ask runs dnsperf against a server; a rate of 0 is as fast as it answers.
+// ask runs dnsperf against a server at a rate.
 func (r *rig) ask(ctx context.Context, s *server, file string, rate int, during time.Duration) (asked, error) {
 	path, err := dnsperf.Find()
 	if err != nil {
 		return asked{}, err
 	}
 	host, port := "127.0.0.1", s.address[len("127.0.0.1:"):]
-	args := []string{"-s", host, "-p", port, "-d", file, "-l", strconv.FormatFloat(during.Seconds(), 'f', -1, 64), "-c", "16", "-T", "1", "-t", "1"}
-	if rate > 0 {
-		args = append(args, "-Q", strconv.Itoa(rate), "-q", "2000")
-	} else {
-		args = append(args, "-q", "200")
-	}
+	args := []string{"-s", host, "-p", port, "-d", file, "-l", strconv.FormatFloat(during.Seconds(), 'f', -1, 64), "-c", "16", "-T", "1", "-t", "1",
+		"-Q", strconv.Itoa(rate), "-q", "2000"}
 	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if err != nil {
 		return asked{}, fmt.Errorf("running dnsperf: %w: %s", err, out)
@@ -72,6 +68,19 @@ func (r *rig) ask(ctx context.Context, s *server, file string, rate int, during 
 		err = fmt.Errorf("%s answered %d of %d queries otherwise than with an address", s.contender, a.completed-a.good, a.completed)
 	}
 	return a, err
+}
+
+// used is the CPU time of a server while something runs, in seconds.
+func used(s *server, f func() error) (float64, error) {
+	before, err := machine.CPUSeconds(s.process.PID())
+	if err != nil {
+		return 0, err
+	}
+	if err := f(); err != nil {
+		return 0, err
+	}
+	after, err := machine.CPUSeconds(s.process.PID())
+	return after - before, err
 }
 
 const answeringProfile = "CPU of seakeep-dns under A queries"
@@ -97,38 +106,31 @@ func (r *rig) measureAnswering(ctx context.Context, report *result.Report) (err 
 		if _, err := r.ask(ctx, s, file, r.options.rate, warmUp); err != nil {
 			return err
 		}
-		for _, fixed := range []bool{true, false} {
-			limit, into := 0, busy
-			if fixed {
-				limit, into = r.options.rate, cpu
-			}
-			before, err := machine.CPUSeconds(s.process.PID())
-			if err != nil {
-				return err
-			}
-			a, err := r.ask(ctx, s, file, limit, r.options.turn)
-			if err != nil {
-				return err
-			}
-			after, err := machine.CPUSeconds(s.process.PID())
-			if err != nil {
-				return err
-			}
-			into.Add(contender, (after-before)/float64(a.completed)*1e6)
-			if fixed {
-				rate.Add(contender, a.perSecond)
-				lost[contender] += a.sent - a.completed
-			} else {
-				most.Add(contender, a.perSecond)
-			}
+		var a asked
+		seconds, err := used(s, func() (err error) {
+			a, err = r.ask(ctx, s, file, r.options.rate, r.options.turn)
+			return err
+		})
+		if err != nil {
+			return err
 		}
+		cpu.Add(contender, seconds/float64(a.completed)*1e6)
+		rate.Add(contender, a.perSecond)
+		lost[contender] += a.sent - a.completed
+		perSecond := 0.0
+		seconds, err = used(s, func() (err error) {
+			perSecond, err = saturate(ctx, s, r.populated, r.options.turn)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		most.Add(contender, perSecond)
+		busy.Add(contender, seconds/(perSecond*r.options.turn.Seconds())*1e6)
 		return nil
 	})
 	if err != nil {
 		return err
-	}
-	for contender := range servers {
-		r.capacity[contender] = result.Median(most[contender])
 	}
 	at := fmt.Sprintf("%s, %d/s", answering, r.options.rate)
 	c := cpu.Case(at, "CPU of the server per query", "µs", seakeepName)

@@ -165,7 +165,7 @@ func (r *rig) setup(ctx context.Context) []string {
 		"`kubernetes` is stock CoreDNS v1.15: the program under test with that plugin; `kubernetes+cache` has `cache 30` too. Every CoreDNS has errors, ready, prometheus and loadbalance, as kubeadm's Corefile, and pprof. " +
 			unbound.Version(ctx) + " serves the zone file that dns/export wrote, as an auth-zone.",
 		"Queries are A, of cluster IPs, over UDP, without EDNS, of all services in turn, from 16 sockets. CPU is user and system time of the server from /proc, by query answered.",
-		fmt.Sprintf("%d rounds; in each, every contender has a turn of %s at a constant rate and one saturated (dnsperf with 200 queries open), in rotating order.", r.options.rounds, r.options.turn),
+		fmt.Sprintf("%d rounds; in each, every contender has a turn of %s at a constant rate, by dnsperf, and a saturated one, in rotating order. The latter is by %d clients that send %d queries at once and the next when they have the answers: dnsperf would be saturated before the server.", r.options.rounds, r.options.turn, askers, segments),
 		"When the measurements began the machine's load average was " + busy + ", from bringing up the control plane and whatever else ran.",
 	}
 }

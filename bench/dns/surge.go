@@ -31,6 +31,8 @@ const (
 	share = 0.2
 	// step is how often the generators send what is due.
 	step = time.Millisecond
+	// burst is the most that the abuser sends at once.
+	burst = 4 * step
 	// segments is how many datagrams one system call sends: the kernel's limit.
 	segments = 64
 )
@@ -47,16 +49,10 @@ func (r *rig) measureSurge(ctx context.Context, report *result.Report) (err erro
 	if err != nil {
 		return err
 	}
-	file, err := r.queryFile()
-	if err != nil {
-		return err
-	}
 	for _, contender := range order {
-		a, err := r.ask(ctx, servers[contender], file, 0, r.options.turn)
-		if err != nil {
+		if r.capacity[contender], err = saturate(ctx, servers[contender], r.populated, r.options.turn); err != nil {
 			return err
 		}
-		r.capacity[contender] = a.perSecond
 	}
 	success, first, p99, offered := result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}
 	err = turns(min(surgeRounds, r.options.rounds), order, func(contender string) error {
@@ -148,28 +144,22 @@ func dial(from netip.Addr, to netip.AddrPort) (*net.UDPConn, error) {
 // flood sends queries at a rate and reads no answer. The kernel cuts one write into many datagrams (UDP_SEGMENT), as all
 // are of one length: otherwise one CPU could not send twice what another answers.
 func flood(ctx context.Context, conn *net.UDPConn, perSecond float64, services int) (float64, error) {
-	var packets []byte
-	size := 0
-	for i := range segments {
-		packet, err := query(uint16(i), i%services)
-		if err != nil {
-			return 0, err
-		}
-		size = len(packet)
-		packets = append(packets, packet...)
-	}
-	raw, err := conn.SyscallConn()
+	packets, size, err := train(nil, 0, services)
 	if err != nil {
-		return 0, fmt.Errorf("preparing the abuser: %w", err)
+		return 0, err
 	}
-	var failed error
-	if err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, size) }); err != nil || failed != nil {
-		return 0, fmt.Errorf("preparing the abuser: %w", errors.Join(err, failed))
+	if err := segmented(conn, size); err != nil {
+		return 0, err
 	}
 	began := time.Now()
-	sent := 0
+	sent, skipped := 0, 0
 	for ctx.Err() == nil {
-		for due := int(time.Since(began).Seconds() * perSecond); sent+segments <= due; sent += segments {
+		due := int(time.Since(began).Seconds()*perSecond) - skipped
+		// What a generator that was kept from running could not send is not made up for: it would be a burst.
+		if late := due - sent - int(perSecond*burst.Seconds()); late > 0 {
+			skipped, due = skipped+late, due-late
+		}
+		for ; sent+segments <= due; sent += segments {
 			if _, err := conn.Write(packets); err != nil && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOBUFS) {
 				return 0, fmt.Errorf("sending as the abuser: %w", err)
 			}
@@ -251,10 +241,9 @@ func (c *client) read() {
 		if err != nil || n < 12 {
 			continue
 		}
-		now := time.Now()
-		good := buffer[3]&0xf == dns.RcodeSuccess && binary.BigEndian.Uint16(buffer[6:]) > 0
+		now, ok := time.Now(), good(buffer[:n])
 		c.mu.Lock()
-		if a := c.open[binary.BigEndian.Uint16(buffer)]; a != nil && good && a.took == 0 {
+		if a := c.open[binary.BigEndian.Uint16(buffer)]; a != nil && ok && a.took == 0 {
 			a.took = max(now.Sub(a.due), 1)
 		}
 		c.mu.Unlock()
