@@ -60,6 +60,15 @@ test-skew: control-plane $(TOOLS)/tally ## Run the gate's end-to-end tests again
 	@for module in $(wildcard lab/controlplane/v*/go.mod); do tools/controlplane.sh -o $(BIN) -k $$(basename $$(dirname $$module)); done
 	@TIMEOUT=$(TIMEOUT) tools/skew.sh -o $(OUT)/skew $(BIN) $(SKEW_PKG)
 
+.PHONY: test-dns-backup
+test-dns-backup: build ## Test DNS's backup with unbound and nftables, in a network namespace (root; installs them)
+	@[ "$$(id -u)" = 0 ] || { echo "error: network namespaces and nftables need root" >&2; echo "hint: sudo make test-dns-backup" >&2; exit 1; }
+	@for name in unbound nft ip unshare; do command -v $$name >/dev/null || { \
+	  echo "test-dns-backup: installing the packages unbound, nftables, iproute2 and util-linux"; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -q unbound nftables iproute2 util-linux >/dev/null; break; }; done
+	@mkdir -p $(BIN)/bench && $(GO) test -tags dnsbackup -c -o $(BIN)/bench/dnsbackup.test ./dns/watchdog
+	cd dns/watchdog && SEAKEEP_DNS=$(CURDIR)/$(BIN)/seakeep-dns unshare --net $(CURDIR)/$(BIN)/bench/dnsbackup.test -test.v -test.run 'TestUnbound|TestStaleTable|TestFailures'
+
 .PHONY: race
 race: control-plane build $(TOOLS)/tally ## Run all tests under the race detector (needs a C compiler)
 	@command -v "$${CC:-gcc}" >/dev/null || { \

@@ -33,6 +33,7 @@ var kinds = map[string]func() Object{
 	KindBreakGlassConfiguration: func() Object { return &BreakGlassConfiguration{} },
 	KindGateConfiguration:       func() Object { return &GateConfiguration{} },
 	KindDrill:                   func() Object { return &Drill{} },
+	KindDNSWatchdog:             func() Object { return &DNSWatchdog{} },
 }
 
 // New returns an empty object of the kind, or false when the group has no such kind.

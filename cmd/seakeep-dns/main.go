@@ -1,12 +1,14 @@
 // Command seakeep-dns is CoreDNS with the plugin seakeep, the plugins of a stock Kubernetes Corefile and of a node-level
 // cache, and no others: `seakeep-dns -conf Corefile`, `-version`, `-plugins`. `seakeep-dns state` and `seakeep-dns guard`
-// speak to one that runs.
+// speak to one that runs; `seakeep-dns watchdog` watches over one.
 package main
 
 import (
 	"context"
 	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
@@ -48,6 +50,7 @@ import (
 
 	_ "github.com/seakeep/seakeep/dns/plugin"
 	"github.com/seakeep/seakeep/dns/plugin/control"
+	"github.com/seakeep/seakeep/dns/watchdog"
 )
 
 // plugins are the directives of the imports above. Their order is CoreDNS's own, which its Directives list holds: order
@@ -61,6 +64,11 @@ var plugins = []string{
 func main() {
 	if args := os.Args[1:]; control.Is(args) {
 		os.Exit(control.Run(context.Background(), args, os.Stdout, os.Stderr))
+	}
+	if args := os.Args[1:]; watchdog.Is(args) {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		os.Exit(watchdog.Main(ctx, args, os.Stdin, os.Stdout, os.Stderr))
 	}
 	order := slices.Clone(dnsserver.Directives)
 	order = slices.Insert(order, slices.Index(order, "kubernetes"), "seakeep")

@@ -52,24 +52,38 @@ type Exporter struct {
 	changed atomic.Bool
 }
 
-// New checks the options. Nothing is written before Run.
-func New(o Options) (*Exporter, error) {
+// setDefaults fills what is not set.
+func (o *Options) setDefaults() {
 	o.Zone = strings.TrimSuffix(strings.ToLower(o.Zone), ".")
 	o.TTL, o.Interval, o.Renew = cmp.Or(o.TTL, 5*time.Second), cmp.Or(o.Interval, 10*time.Second), cmp.Or(o.Renew, 5*time.Minute)
+}
+
+// Validate says what is wrong with what is to be written, before there is any data.
+func (o Options) Validate() error {
+	o.setDefaults()
 	switch {
 	case !labels(o.Zone):
-		return nil, fmt.Errorf("zone must be a domain name, got %q", o.Zone)
+		return fmt.Errorf("zone must be a domain name, got %q", o.Zone)
 	case o.ZoneFile == "" && o.HostsFile == "" && len(o.ReverseFiles) == 0:
-		return nil, errors.New("at least one file to export to must be named")
-	case o.TTL < time.Second || o.TTL > time.Hour:
-		return nil, fmt.Errorf("ttl must be 1s–1h, got %s", o.TTL)
+		return errors.New("at least one file to export to must be named")
+	case o.TTL < time.Second || o.TTL > time.Hour || o.TTL%time.Second != 0:
+		return fmt.Errorf("ttl must be 1s–1h in whole seconds, got %s", o.TTL)
 	case o.Interval < time.Second:
-		return nil, fmt.Errorf("interval must be ≥ 1s, got %s", o.Interval)
+		return fmt.Errorf("interval must be ≥ 1s, got %s", o.Interval)
 	}
 	for zone := range o.ReverseFiles {
 		if !labels(zone) || !strings.HasSuffix(zone, ".in-addr.arpa") && !strings.HasSuffix(zone, ".ip6.arpa") {
-			return nil, fmt.Errorf("a reverse zone must end in .in-addr.arpa or .ip6.arpa, got %q", zone)
+			return fmt.Errorf("a reverse zone must end in .in-addr.arpa or .ip6.arpa, got %q", zone)
 		}
+	}
+	return nil
+}
+
+// New checks the options. Nothing is written before Run.
+func New(o Options) (*Exporter, error) {
+	o.setDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
 	}
 	e := &Exporter{o: o, metrics: newMetrics(o.Registerer)}
 	e.changed.Store(true)

@@ -115,7 +115,7 @@ func TestFiles(t *testing.T) {
 	})
 	e.write(time.Now())
 	want := []string{
-		"_http._tcp.web.prod.svc.cluster.local. 5 IN SRV 0 100 80 web.prod.svc.cluster.local.",
+		"_http._tcp.web.prod.svc.cluster.local. 5 IN SRV 0 50 80 web.prod.svc.cluster.local.",
 		"_peer._tcp.db.prod.svc.cluster.local. 5 IN SRV 0 50 2380 10-1-0-3.db.prod.svc.cluster.local.",
 		"_peer._tcp.db.prod.svc.cluster.local. 5 IN SRV 0 50 2380 db-0.db.prod.svc.cluster.local.",
 		"10-1-0-3.db.prod.svc.cluster.local. 5 IN A 10.1.0.3",
@@ -131,8 +131,8 @@ func TestFiles(t *testing.T) {
 		"out.prod.svc.cluster.local. 5 IN CNAME example.com.",
 		"web.prod.svc.cluster.local. 5 IN A 10.96.0.1",
 		"web.prod.svc.cluster.local. 5 IN AAAA fd00::1",
-		"web.prod.svc.cluster.local. 5 IN SRV 0 100 53 web.prod.svc.cluster.local.",
-		"web.prod.svc.cluster.local. 5 IN SRV 0 100 80 web.prod.svc.cluster.local.",
+		"web.prod.svc.cluster.local. 5 IN SRV 0 25 53 web.prod.svc.cluster.local.",
+		"web.prod.svc.cluster.local. 5 IN SRV 0 25 80 web.prod.svc.cluster.local.",
 	}
 	slices.Sort(want)
 	if diff := cmp.Diff(want, parse(t, zone)); diff != "" {

@@ -51,7 +51,8 @@ func recordsOf(v *store.View, s *store.Service) records {
 	}
 	switch {
 	case s.Type == store.ExternalName:
-		if target := strings.TrimSuffix(s.ExternalName, "."); labels(target) {
+		target := strings.TrimSuffix(s.ExternalName, ".")
+		if _, err := netip.ParseAddr(target); err != nil && labels(target) { // an address is no name to be an alias of
 			r.aliases = append(r.aliases, alias{name, target + "."})
 		}
 	case s.Headless:
@@ -62,20 +63,35 @@ func recordsOf(v *store.View, s *store.Service) records {
 			r.pointers = append(r.pointers, pointer{ip, name})
 		}
 		for _, p := range s.Ports {
-			r.port(name, name, p, 100)
+			for range s.ClusterIPs { // each counts as a record for CoreDNS, though all of a name are equal
+				r.port(name, name, p)
+			}
 		}
 	}
+	r.weigh()
 	return r
 }
 
+// weigh gives the service records of a name equal parts of 100, as CoreDNS does. It counts them before equal ones are
+// left out.
+func (r *records) weigh() {
+	count := map[string]int{}
+	for _, s := range r.srvs {
+		count[s.name]++
+	}
+	for i, s := range r.srvs {
+		r.srvs[i].weight = max(100/count[s.name], 1)
+	}
+}
+
 // port adds the records of a port: under its own name when it has one, and, as CoreDNS does, under the service's.
-func (r *records) port(name, target string, p store.Port, weight int) {
+func (r *records) port(name, target string, p store.Port) {
 	if p.Number < 0 {
 		return
 	}
-	r.srvs = append(r.srvs, srv{name, target, weight, p.Number})
+	r.srvs = append(r.srvs, srv{name: name, target: target, port: p.Number})
 	if full := "_" + p.Name + "._" + strings.ToLower(p.Protocol) + "." + name; p.Name != "" && labels(full) {
-		r.srvs = append(r.srvs, srv{full, target, weight, p.Number})
+		r.srvs = append(r.srvs, srv{name: full, target: target, port: p.Number})
 	}
 }
 
@@ -92,7 +108,6 @@ func (r *records) headless(v *store.View, s *store.Service, name string) {
 	}
 	all := host{name: name}
 	byName := map[string][]netip.Addr{}
-	weight := max(100/len(ready), 1)
 	for _, e := range ready {
 		if len(all.addrs) == 0 || all.addrs[len(all.addrs)-1] != e.Addr {
 			all.addrs = append(all.addrs, e.Addr)
@@ -105,7 +120,7 @@ func (r *records) headless(v *store.View, s *store.Service, name string) {
 		byName[own] = append(byName[own], e.Addr)
 		r.pointers = append(r.pointers, pointer{e.Addr, own})
 		for _, p := range e.ports {
-			r.port(name, own, p, weight)
+			r.port(name, own, p)
 		}
 	}
 	r.hosts = append(r.hosts, all)

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/seakeep/seakeep/dns/export"
 	"github.com/seakeep/seakeep/dns/guard"
 )
 
@@ -49,8 +50,9 @@ type options struct {
 	socket      string // unix socket of the operator's commands
 	guard       guard.Config
 	policy      policy
-	sources     []sourceOption // in order; none: the API server
-	relay       *relayOption   // nil: nothing is relayed
+	export      *export.Options // nil: nothing is exported
+	sources     []sourceOption  // in order; none: the API server
+	relay       *relayOption    // nil: nothing is relayed
 	fast        fastOptions
 }
 
@@ -70,6 +72,7 @@ var ours = map[string]func(o *options, c *caddy.Controller) error{
 	"staleness": parseStaleness,
 	"source":    parseSource,
 	"relay":     parseRelay,
+	"export":    parseExport,
 	"fastpath":  parseFast,
 }
 

@@ -38,6 +38,10 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(pluginName, err)
 	}
+	write, err := openExport(o, data, registerer)
+	if err != nil {
+		return plugin.Error(pluginName, err)
+	}
 	h := &Handler{upstream: k, data: data, run: data.Run, options: o, now: time.Now, metrics: processMetrics()}
 	h.memo.data, h.memo.pods, h.memo.multicluster = data, o.podMode == podsVerified, o.multicluster
 
@@ -46,7 +50,7 @@ func setup(c *caddy.Controller) error {
 		h.next = next
 		return h
 	})
-	h.follow(c, config)
+	h.follow(c, config, write)
 	c.OnStartup(func() error { show(); return nil })
 	c.OnShutdown(func() error { hide(); return nil })
 	if !o.fast.off {
@@ -55,8 +59,8 @@ func setup(c *caddy.Controller) error {
 	return nil
 }
 
-// follow runs the keeper from the server's start to its end.
-func (h *Handler) follow(c *caddy.Controller, config *dnsserver.Config) {
+// follow runs the keeper, and what writes its data to files, from the server's start to its end.
+func (h *Handler) follow(c *caddy.Controller, config *dnsserver.Config, write func(context.Context)) {
 	ctx, stop := context.WithCancel(context.Background())
 	var following sync.WaitGroup
 	var open *listeners
@@ -72,6 +76,7 @@ func (h *Handler) follow(c *caddy.Controller, config *dnsserver.Config) {
 				log.Errorf("Following the cluster ended: %v", err)
 			}
 		})
+		following.Go(func() { write(ctx) })
 		h.await(h.options.startup)
 		return nil
 	})
