@@ -13,6 +13,8 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -44,6 +46,24 @@ func TestManifestsAreAccepted(t *testing.T) {
 		out, _ := kubectl(args...)
 		if lines := strings.Fields(out); len(lines) == 0 || lines[len(lines)-1] != want {
 			t.Errorf("may it %s: %s, want %s", what, out, want)
+		}
+	}
+}
+
+// The watchdog's configuration is accepted, and it and the Corefile of the unit speak of the same addresses and files.
+func TestWatchdogFitsItsUnit(t *testing.T) {
+	c, _, err := config.LoadKind[*v1alpha1.DNSWatchdog]("systemd/dns-watchdog.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	corefile, err := os.ReadFile("corefiles/systemd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, _, _ := strings.Cut(c.Primary.Address, ":")
+	for _, want := range []string{"bind " + host + "\n", "state " + c.Primary.StateAddress + "\n", "zone " + c.Backup.ZoneFiles[0].File + "\n"} {
+		if !strings.Contains(string(corefile), want) {
+			t.Errorf("the Corefile lacks %q", want)
 		}
 	}
 }

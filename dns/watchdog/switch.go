@@ -3,6 +3,7 @@ package watchdog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -107,7 +108,7 @@ func run(ctx context.Context, timeout time.Duration, stdin string, args []string
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
 	if err := c.Run(); err != nil {
-		if ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("it took longer than %s", timeout)
 		}
 		text := strings.TrimSpace(out.String())

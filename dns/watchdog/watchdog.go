@@ -47,7 +47,8 @@ type Watchdog struct {
 	// Of Run's goroutine.
 	engaged bool
 	since   time.Time
-	files   map[string]os.FileInfo
+
+	files map[string]os.FileInfo // as the backup was last told of them; of followFiles's goroutine
 }
 
 // State is what /state answers.
@@ -253,6 +254,9 @@ func (w *Watchdog) followFiles(ctx context.Context) {
 				args = w.unbound.control("auth_zone_reload", z.Zone)
 			}
 			if err := run(ctx, reloadTimeout, "", args); err != nil {
+				if ctx.Err() != nil {
+					return
+				}
 				w.m.reloads.WithLabelValues(resultFailed).Inc()
 				w.log.Warn("The backup could not be told of a new zone file, trying again", "file", z.File, "reason", err)
 				continue
