@@ -90,7 +90,7 @@ const warmUp = 500 * time.Millisecond
 
 func (r *rig) measureAnswering(ctx context.Context, report *result.Report) (err error) {
 	order := []string{seakeepName, stockName, cacheName, unboundName}
-	servers, err := r.startAll(ctx, order)
+	servers, err := r.startAll(ctx, "-answering", order)
 	defer func() { err = errors.Join(err, stopAll(context.WithoutCancel(ctx), servers)) }()
 	if err != nil {
 		return err

@@ -239,8 +239,9 @@ func (r *rig) keeper(with func(*keeper.Options)) (*instance, error) {
 	return i, nil
 }
 
-// startAll starts the contenders that were named and waits until they answer for the last service.
-func (r *rig) startAll(ctx context.Context, contenders []string) (map[string]*server, error) {
+// startAll starts contenders for a case and waits until they answer for the last service. The lab knows processes by name,
+// those that have ended too.
+func (r *rig) startAll(ctx context.Context, suffix string, contenders []string) (map[string]*server, error) {
 	servers := map[string]*server{}
 	for _, contender := range contenders {
 		var s *server
@@ -248,7 +249,7 @@ func (r *rig) startAll(ctx context.Context, contenders []string) (map[string]*se
 		if contender == unboundName {
 			s, err = r.unbound(ctx)
 		} else {
-			s, err = r.coreDNS(ctx, contender, contender)
+			s, err = r.coreDNS(ctx, contender, contender+suffix)
 		}
 		if err != nil {
 			return servers, err

@@ -44,7 +44,7 @@ const surgeRounds = 3
 
 func (r *rig) measureSurge(ctx context.Context, report *result.Report) (err error) {
 	order := []string{seakeepName, stockName}
-	servers, err := r.startAll(ctx, order)
+	servers, err := r.startAll(ctx, "-surge", order)
 	defer func() { err = errors.Join(err, stopAll(context.WithoutCancel(ctx), servers)) }()
 	if err != nil {
 		return err
