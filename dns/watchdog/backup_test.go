@@ -95,6 +95,7 @@ func newWorld(t *testing.T) *world {
 	data.store.Put(&store.Namespace{Name: "default"})
 	data.store.Put(&store.Service{Namespace: "default", Name: "kubernetes", ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")},
 		Ports: []store.Port{{Name: "https", Protocol: "TCP", Number: 443}}})
+	data.store.Put(&store.Service{Namespace: "default", Name: "outside", Type: store.ExternalName, ExternalName: "www.outside.example"})
 	for i := range 200 {
 		data.store.Put(&store.Service{Namespace: "default", Name: fmt.Sprintf("web-%d", i), ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 1, byte(i + 1)})}})
 	}
@@ -331,6 +332,25 @@ func TestUnbound(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the new name", func() bool { return len(ask("new.default.svc.cluster.local.", dns.TypeA).Answer) == 1 })
+}
+
+// With resolvers to forward to, names outside the cluster are answered, and aliases that lead there are followed.
+func TestUnboundForwards(t *testing.T) {
+	runtime.LockOSThread()
+	enterNamespace(t)
+	w, outside := newWorld(t), startStandIn(t) // which stands for the world's resolver
+	w.start(t, w.corefile)
+	t.Cleanup(w.end)
+	c := w.config()
+	c.Backup.Unbound.Forward = []string{outside.addr}
+	dog, _ := watch(t, c, nil)
+	eventually(t, "unbound", func() bool { return dog.state.Load().Backup.Good })
+	for _, name := range []string{"www.outside.example.", "outside.default.svc.cluster.local.", "kubernetes.default.svc.cluster.local."} {
+		m, _, err := new(dns.Client).ExchangeContext(t.Context(), new(dns.Msg).SetQuestion(name, dns.TypeA), nodeLocal+":5300")
+		if err != nil || !strings.Contains(fmt.Sprint(m.Answer), "10.96.0.1") {
+			t.Errorf("%s: %v (%v)", name, m, err)
+		}
+	}
 }
 
 func ruleset(t *testing.T) string {
