@@ -132,6 +132,9 @@ func (r *rig) measureAnswering(ctx context.Context, report *result.Report) (err 
 	if err != nil {
 		return err
 	}
+	for contender := range servers {
+		r.capacity[contender] = result.Median(most[contender])
+	}
 	at := fmt.Sprintf("%s, %d/s", answering, r.options.rate)
 	c := cpu.Case(at, "CPU of the server per query", "µs", seakeepName)
 	for _, contender := range order {
