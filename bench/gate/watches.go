@@ -98,7 +98,7 @@ func (w *watchers) open(ctx context.Context, i int, path string) error {
 	}
 	w.running.Go(func() {
 		defer response.Body.Close()
-		if err := w.read(response.Body); err != nil && ctx.Err() == nil {
+		if err := w.read(response.Body); ctx.Err() == nil {
 			w.broken.CompareAndSwap(nil, &err)
 		}
 	})
@@ -107,7 +107,7 @@ func (w *watchers) open(ctx context.Context, i int, path string) error {
 
 var beatMark = []byte(`"` + beatKey + `":"`)
 
-// read takes events, one a line, and the time each was due from it.
+// read takes events, one a line, and the time each was due from it, until the stream breaks; it returns why.
 func (w *watchers) read(body io.Reader) error {
 	line := make([]byte, 0, 1024)
 	for {

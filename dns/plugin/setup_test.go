@@ -60,7 +60,7 @@ func TestWrongOptionsAreNamed(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	k, o, err := parse(stanza(
+	_, _, err := parse(stanza(
 		"pods verified", "snapshot /var/lib/seakeep/dns /etc/seakeep/dns.key", "ttl 7", "endpoint_pod_names",
 		"fastpath {", "sockets 3", "memory 64Mi", "}", "labels app in (a, b)", "guard {", "hold 5m", "lost 0.7", "}",
 		"staleness headless 2s 1h", "staleness clusterip 60s", "fallthrough", "multicluster clusterset.local", "startup_timeout 1s",
@@ -68,7 +68,7 @@ func TestOptions(t *testing.T) {
 	if err == nil {
 		t.Fatal("a multicluster zone that is none of the plugin's was accepted")
 	}
-	k, o, err = parse(stanza(
+	k, o, err := parse(stanza(
 		"pods verified", "snapshot /var/lib/seakeep/dns /etc/seakeep/dns.key", "ttl 7", "endpoint_pod_names",
 		"fastpath {", "sockets 3", "memory 64Mi", "}", "labels app in (a, b)", "guard {", "hold 5m", "lost 0.7", "}",
 		"staleness headless 2s 1h", "staleness clusterip 60s", "fallthrough", "startup_timeout 1s",

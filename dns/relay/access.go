@@ -16,7 +16,7 @@ import (
 	"github.com/seakeep/seakeep/internal/pki"
 )
 
-// Anyone, as a name in Access.Allow, is every client that has a certificate of the CA.
+// Anyone is, as a name in Access.Allow, every client that has a certificate of the CA.
 const Anyone = "*"
 
 // Access says who may read. The default is nobody: the data shows the names and addresses of pods.

@@ -55,7 +55,7 @@ var (
 	_ keeper.Aged   = (*API)(nil)
 )
 
-var schemes = []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, mcsv1alpha1.AddToScheme}
+var schemes = []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, mcsv1alpha1.Install}
 
 var codecs, parameters = func() (serializer.CodecFactory, runtime.ParameterCodec) {
 	s := runtime.NewScheme()

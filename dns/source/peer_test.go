@@ -50,12 +50,14 @@ func TestPeerRefused(t *testing.T) {
 		answer   http.HandlerFunc
 		want     string
 	}{
-		"an error":         {0, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no data yet", 503) }, "503: no data yet"},
+		"an error": {0, func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no data yet", http.StatusServiceUnavailable)
+		}, "503: no data yet"},
 		"something else":   {0, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, "torn"},
 		"torn":             {0, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(raw[:len(raw)-3]) }, "torn"},
 		"too large":        {60, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(raw) }, "more than 60 bytes"},
 		"of no cluster":    {0, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(unknown) }, "does not know its own cluster"},
-		"sent elsewhere":   {0, func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, "/elsewhere", 302) }, "302"},
+		"sent elsewhere":   {0, func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, "/elsewhere", http.StatusFound) }, "302"},
 		"without an end":   {5000, func(w http.ResponseWriter, _ *http.Request) { endless(w) }, "no end"},
 		"cut off by a bug": {0, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
 	} {
