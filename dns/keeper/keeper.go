@@ -49,7 +49,8 @@ type Options struct {
 	// PreferAfter is how often a better source than the one followed is asked whether it is back. Default 1m.
 	PreferAfter time.Duration
 	// RelistSpread is the time over which all the instances together spread the lists that an API server's 410 asks
-	// for. Default 60s. Raising it spares the API server and leaves the data old for longer.
+	// for. Default 75s, in which the lists of many instances, at random moments, take at least a minute. Raising it spares the
+	// API server and leaves the data old for longer.
 	RelistSpread time.Duration
 	// SaveAfter is the least time between two snapshots. Default 10s.
 	SaveAfter time.Duration
@@ -69,7 +70,7 @@ func (o *Options) setDefaults() {
 		to    time.Duration
 	}{
 		{&o.StaleAfter, 30 * time.Second}, {&o.SilentAfter, 3 * time.Minute}, {&o.SwitchAfter, 15 * time.Second},
-		{&o.PreferAfter, time.Minute}, {&o.RelistSpread, time.Minute}, {&o.SaveAfter, 10 * time.Second},
+		{&o.PreferAfter, time.Minute}, {&o.RelistSpread, 75 * time.Second}, {&o.SaveAfter, 10 * time.Second},
 		{&o.BaselineAge, 24 * time.Hour},
 	} {
 		if *d.value == 0 {

@@ -78,7 +78,7 @@ func TestRestoredIsSwappedWhole(t *testing.T) {
 			}
 		})
 		defer cancel()
-		settle(29 * time.Second)
+		settle(36 * time.Second)
 		k.wantState(Restored)
 		if lists := a.listed()[3:]; len(lists) > 0 {
 			t.Errorf("listed %v at once, want half of the spread waited", lists)
