@@ -1,3 +1,4 @@
+// Package dns holds what a cluster is given to run seakeep-dns; its tests try every file on a real API server.
 package dns
 
 import (
