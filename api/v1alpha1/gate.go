@@ -32,6 +32,8 @@ type GateConfiguration struct {
 	// DefaultLimits switches the rules that ship with Seakeep: "Enabled" (default) or "Disabled".
 	// `seakeep config defaults` prints them.
 	DefaultLimits Switch `json:"defaultLimits,omitempty"`
+	// Relay shares reads of the resources it names between clients; absent: every request is forwarded.
+	Relay *GateRelay `json:"relay,omitempty"`
 	// Admin is the endpoint for emergency rules, status and talkers.
 	Admin GateAdmin `json:"admin"`
 	// Ledger bounds the memory of who costs what.
@@ -212,6 +214,9 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.DrainTimeout == nil {
 		c.DrainTimeout = &metav1.Duration{Duration: 10 * time.Second}
 	}
+	if c.Relay != nil {
+		c.Relay.setDefaults()
+	}
 	if c.Tracing != nil {
 		c.Tracing.setDefaults()
 	}
@@ -254,6 +259,9 @@ func (c *GateConfiguration) Validate() field.ErrorList {
 	}
 	if d := c.DrainTimeout.Duration; d < 0 || d > 10*time.Minute {
 		errs = append(errs, field.Invalid(field.NewPath("drainTimeout"), d.String(), "must be between 0s and 10m"))
+	}
+	if c.Relay != nil {
+		errs = append(errs, c.Relay.validate(field.NewPath("relay"))...)
 	}
 	if c.Tracing != nil {
 		errs = append(errs, c.Tracing.validate(field.NewPath("tracing"))...)
