@@ -11,6 +11,7 @@ import (
 
 	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/result"
+	"github.com/seakeep/seakeep/bench/run"
 )
 
 // answering is what a query costs, and how many there can be.
@@ -101,14 +102,14 @@ func (r *rig) measureAnswering(ctx context.Context, report *result.Report) (err 
 	}
 	cpu, busy, most, rate := result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}
 	lost := map[string]int{}
-	err = turns(r.options.rounds, order, func(contender string) error {
+	err = run.Turns(r.options.Rounds, order, func(contender string) error {
 		s := servers[contender]
 		if _, err := r.ask(ctx, s, file, r.options.rate, warmUp); err != nil {
 			return err
 		}
 		var a asked
 		seconds, err := used(s, func() (err error) {
-			a, err = r.ask(ctx, s, file, r.options.rate, r.options.turn)
+			a, err = r.ask(ctx, s, file, r.options.rate, r.options.Turn)
 			return err
 		})
 		if err != nil {
@@ -119,14 +120,14 @@ func (r *rig) measureAnswering(ctx context.Context, report *result.Report) (err 
 		lost[contender] += a.sent - a.completed
 		perSecond := 0.0
 		seconds, err = used(s, func() (err error) {
-			perSecond, err = saturate(ctx, s, r.populated, r.options.turn)
+			perSecond, err = saturate(ctx, s, r.populated, r.options.Turn)
 			return err
 		})
 		if err != nil {
 			return err
 		}
 		most.Add(contender, perSecond)
-		busy.Add(contender, seconds/(perSecond*r.options.turn.Seconds())*1e6)
+		busy.Add(contender, seconds/(perSecond*r.options.Turn.Seconds())*1e6)
 		return nil
 	})
 	if err != nil {

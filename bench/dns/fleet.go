@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/seakeep/seakeep/bench/result"
+	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/dns/keeper"
 	"github.com/seakeep/seakeep/dns/snapshot"
 	"github.com/seakeep/seakeep/dns/store"
@@ -99,7 +100,7 @@ func (r *rig) measureFleet(ctx context.Context, report *result.Report) error {
 		}
 		return nil
 	}
-	if err := until(ctx, 2*time.Minute, all); err != nil {
+	if err := run.Until(ctx, 2*time.Minute, all); err != nil {
 		return fmt.Errorf("waiting for every instance to be live: %w", err)
 	}
 	after, err := r.lists(ctx)
@@ -134,7 +135,7 @@ func (r *rig) restarted(ctx context.Context, all func(context.Context) error, lo
 		return spread, most, counted, nil, err
 	}
 	// An instance is live before it has noticed and again after it has listed: every one lists each kind once.
-	err = until(ctx, 4*time.Minute, func(ctx context.Context) error {
+	err = run.Until(ctx, 4*time.Minute, func(ctx context.Context) error {
 		if got := len(log.times()) - already; got < n*len(kinds) {
 			return fmt.Errorf("%d of %d lists were asked for", got, n*len(kinds))
 		}
@@ -194,7 +195,7 @@ func (r *rig) snapshots(ctx context.Context) (dirs []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = until(ctx, time.Minute, i.live)
+	err = run.Until(ctx, time.Minute, i.live)
 	i.close() // which writes the snapshot
 	if err != nil {
 		return nil, err

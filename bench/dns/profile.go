@@ -3,11 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/seakeep/seakeep/bench/result"
@@ -70,20 +66,14 @@ func (r *rig) profileHeap(ctx context.Context, report *result.Report, name, file
 	return r.keep(ctx, report, name, file, data, "-sample_index=inuse_space")
 }
 
-// keep writes a profile and sums it up with Go's own tool, which whoever runs this has.
+// keep writes a profile and adds its summary to the report.
 func (r *rig) keep(ctx context.Context, report *result.Report, name, file string, data []byte, more ...string) error {
-	if err := os.MkdirAll(r.options.out, 0o755); err != nil {
-		return fmt.Errorf("making the folder of profiles: %w", err)
+	if err := r.options.Keep(file, data); err != nil {
+		return err
 	}
-	path := filepath.Join(r.options.out, file)
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		return fmt.Errorf("writing a profile: %w", err)
+	profile, err := r.options.Top(ctx, name, file, topFrames, more...)
+	if err == nil {
+		report.Profiles = append(report.Profiles, profile)
 	}
-	args := append([]string{"tool", "pprof", "-top", "-cum", "-nodecount=" + strconv.Itoa(topFrames)}, more...)
-	out, err := exec.CommandContext(ctx, "go", append(args, path)...).Output()
-	if err != nil {
-		return fmt.Errorf("summing the profile %s up: %w", file, err)
-	}
-	report.Profiles = append(report.Profiles, result.Profile{Name: name, File: file, Top: strings.Split(strings.TrimSpace(string(out)), "\n")})
-	return nil
+	return err
 }

@@ -7,15 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
-	"time"
 
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/result"
+	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -23,13 +20,12 @@ import (
 type rig struct {
 	options   options
 	dir       string
-	say       func(format string, a ...any)
+	say       run.Say
 	lab       *lab.Lab
 	kube      kubernetes.Interface
-	config    string // the DNS servers' kubeconfig
-	populated int    // services there are
-	load      []int  // CPUs of the generators, the API server and etcd
-	server    []int  // CPUs of the DNS servers
+	config    string   // the DNS servers' kubeconfig
+	populated int      // services there are
+	cpus      run.CPUs // Server: the DNS servers'; Load: the generators', the API server's and etcd's
 	// capacity is the saturated rate of each contender, for the surge.
 	capacity map[string]float64
 }
@@ -38,7 +34,7 @@ type rig struct {
 var dnsUser = lab.User("system:serviceaccount:kube-system:coredns", "system:serviceaccounts", "system:serviceaccounts:kube-system")
 
 // newRig brings everything up.
-func newRig(ctx context.Context, o options, dir string, say func(string, ...any)) (_ *rig, err error) {
+func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, err error) {
 	r := &rig{options: o, dir: dir, say: say, config: filepath.Join(dir, "kubeconfig"), capacity: map[string]float64{}}
 	if r.options.program, err = filepath.Abs(o.program); err != nil {
 		return nil, fmt.Errorf("finding the program under test: %w", err)
@@ -52,7 +48,7 @@ func newRig(ctx context.Context, o options, dir string, say func(string, ...any)
 	}
 	defer func() {
 		if err != nil {
-			r.close()
+			r.Close()
 		}
 	}()
 	// From here on nothing works but what is measured.
@@ -75,7 +71,8 @@ func newRig(ctx context.Context, o options, dir string, say func(string, ...any)
 	return r, r.pin()
 }
 
-func (r *rig) close() {
+// Close takes everything down.
+func (r *rig) Close() {
 	if err := r.lab.Down(context.Background()); err != nil {
 		r.say("taking the control plane down: %v", err)
 	}
@@ -83,17 +80,8 @@ func (r *rig) close() {
 
 // pin gives the DNS servers one half of the CPUs, and what asks them, the API server and etcd the other. One CPU is
 // shared by all.
-func (r *rig) pin() error {
-	cpus, err := machine.CPUs()
-	if err != nil {
-		return err
-	}
-	if len(cpus) < 2 {
-		return nil
-	}
-	r.server, r.load = cpus[:len(cpus)/2], cpus[len(cpus)/2:]
-	runtime.GOMAXPROCS(len(r.load))
-	if err := machine.Pin(os.Getpid(), r.load); err != nil { // and every child
+func (r *rig) pin() (err error) {
+	if r.cpus, err = run.Halve(); err != nil {
 		return err
 	}
 	for _, name := range []string{lab.KindAPIServer, lab.KindEtcd} {
@@ -109,24 +97,17 @@ func (r *rig) pin() error {
 }
 
 // pinLoad puts a process of the lab beside the generators.
-func (r *rig) pinLoad(p *lab.Process) error {
-	if r.load == nil {
-		return nil
-	}
-	return machine.Pin(p.PID(), r.load)
-}
+func (r *rig) pinLoad(p *lab.Process) error { return r.cpus.Pin(p.PID(), r.cpus.Load) }
 
-func (r *rig) wanted(name string) bool { return r.options.only.MatchString(name) }
-
-// measure fills the report's cases. The large cluster comes last: it stays large.
-func (r *rig) measure(ctx context.Context, report *result.Report) error {
+// Measure fills the report's cases. The large cluster comes last: it stays large.
+func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 	for _, c := range []struct {
 		name string
 		of   func(context.Context, *result.Report) error
 	}{
 		{answering, r.measureAnswering}, {surge, r.measureSurge}, {fleet, r.measureFleet}, {scale, r.measureScale},
 	} {
-		if !r.wanted(c.name) {
+		if !r.options.Wanted(c.name) {
 			continue
 		}
 		r.say("%s", c.name)
@@ -137,27 +118,12 @@ func (r *rig) measure(ctx context.Context, report *result.Report) error {
 	return nil
 }
 
-// turns calls f for every contender in every round; who was first in one round is last in the next.
-func turns(rounds int, contenders []string, f func(contender string) error) error {
-	for round := range rounds {
-		for i := range contenders {
-			if err := f(contenders[(i+round)%len(contenders)]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (r *rig) setup(ctx context.Context) []string {
-	busy := ""
-	if data, err := os.ReadFile("/proc/loadavg"); err == nil {
-		busy, _, _ = strings.Cut(string(data), " ")
-	}
+// Setup says how it is measured.
+func (r *rig) Setup(ctx context.Context) []string {
 	pinned := "Everything shares one CPU."
-	if r.load != nil {
+	if r.cpus.Load != nil {
 		pinned = fmt.Sprintf("DNS servers are pinned to CPU %s; dnsperf and the other generators, the API server and etcd to CPU %s. Only one server is asked at a time.",
-			join(r.server), join(r.load))
+			run.List(r.cpus.Server), run.List(r.cpus.Load))
 	}
 	return []string{
 		fmt.Sprintf("One kube-apiserver and one etcd. Services have a cluster IP and one EndpointSlice of 10 endpoints: %d services in all cases but the last, then %d.", r.options.services, r.options.grown),
@@ -165,47 +131,12 @@ func (r *rig) setup(ctx context.Context) []string {
 		"`kubernetes` is stock CoreDNS v1.15: the program under test with that plugin; `kubernetes+cache` has `cache 30` too. Every CoreDNS has errors, ready, prometheus and loadbalance, as kubeadm's Corefile, and pprof. " +
 			unbound.Version(ctx) + " serves the zone file that dns/export wrote, as an auth-zone.",
 		"Queries are A, of cluster IPs, over UDP, without EDNS, of all services in turn, from 16 sockets. CPU is user and system time of the server from /proc, by query answered.",
-		fmt.Sprintf("%d rounds; in each, every contender has a turn of %s at a constant rate, by dnsperf, and a saturated one, in rotating order. The latter is by %d clients that send %d queries at once and the next when they have the answers: dnsperf would be saturated before the server.", r.options.rounds, r.options.turn, askers, segments),
-		"When the measurements began the machine's load average was " + busy + ", from bringing up the control plane and whatever else ran.",
+		fmt.Sprintf("%d rounds; in each, every contender has a turn of %s at a constant rate, by dnsperf, and a saturated one, in rotating order. The latter is by %d clients that send %d queries at once and the next when they have the answers: dnsperf would be saturated before the server.", r.options.Rounds, r.options.Turn, askers, segments),
+		run.LoadAverage(),
 	}
-}
-
-func join(cpus []int) string {
-	texts := make([]string, len(cpus))
-	for i, cpu := range cpus {
-		texts[i] = strconv.Itoa(cpu)
-	}
-	return strings.Join(texts, ",")
 }
 
 // port is a free loopback port.
 func (r *rig) port() (int, error) { return r.lab.NextPort() }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// pause waits, unless the run ends.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
-}
-
-// until asks every 5 ms until it is well, for at most a time.
-func until(ctx context.Context, most time.Duration, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	for {
-		err := ask(ctx)
-		if err == nil {
-			return nil
-		}
-		if pause(ctx, 5*time.Millisecond) != nil {
-			return fmt.Errorf("after %s: %w", most, err)
-		}
-	}
-}

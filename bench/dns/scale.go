@@ -18,6 +18,7 @@ import (
 
 	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/result"
+	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -61,7 +62,7 @@ func (r *rig) measureScale(ctx context.Context, report *result.Report) (err erro
 				return err
 			}
 			servers = append(servers, s)
-			if err := until(ctx, 2*time.Minute, s.answers(r.populated-1)); err != nil {
+			if err := run.Until(ctx, 2*time.Minute, s.answers(r.populated-1)); err != nil {
 				return fmt.Errorf("waiting for %s: %w", contender, err)
 			}
 		}
@@ -143,7 +144,7 @@ func (r *rig) relist(ctx context.Context, servers []*server, steady result.Runs)
 	if err := r.populate(ctx, r.populated+1); err != nil {
 		return nil, nil, err
 	}
-	err = until(ctx, relisted, func(ctx context.Context) error {
+	err = run.Until(ctx, relisted, func(ctx context.Context) error {
 		for _, s := range servers {
 			if err := s.answers(r.populated - 1)(ctx); err != nil {
 				return err
@@ -155,7 +156,7 @@ func (r *rig) relist(ctx context.Context, servers []*server, steady result.Runs)
 		return nil, nil, fmt.Errorf("waiting for the re-list: %w", err)
 	}
 	// The new service is seen with the list of services; endpoint slices, which are most of the memory, may come after.
-	if err := pause(ctx, settling); err != nil {
+	if err := run.Pause(ctx, settling); err != nil {
 		return nil, nil, err
 	}
 	peak, growth = result.Runs{}, result.Runs{}
@@ -241,7 +242,7 @@ func (r *rig) measureStart(ctx context.Context, report *result.Report, ours, sto
 	}
 	defer func() { err = errors.Join(err, p.Start(context.WithoutCancel(ctx)), r.pinLoad(p)) }()
 	took := result.Runs{}
-	for range r.options.rounds {
+	for range r.options.Rounds {
 		ours.process.Kill()
 		began := time.Now()
 		if err := ours.process.Start(ctx); err != nil {
@@ -250,7 +251,7 @@ func (r *rig) measureStart(ctx context.Context, report *result.Report, ours, sto
 		if err := r.place(ours); err != nil {
 			return err
 		}
-		if err := until(ctx, patience, ours.answers(r.populated-2)); err != nil {
+		if err := run.Until(ctx, patience, ours.answers(r.populated-2)); err != nil {
 			return fmt.Errorf("starting without an API server: %w", err)
 		}
 		took.Add(seakeepName, time.Since(began).Seconds())
@@ -295,7 +296,7 @@ func (r *rig) stockAnswers(ctx context.Context, s *server) (string, error) {
 		default:
 			codes[dns.RcodeToString[m.Rcode]]++
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := run.Pause(ctx, 100*time.Millisecond); err != nil {
 			return "", err
 		}
 	}

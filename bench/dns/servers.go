@@ -19,7 +19,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/seakeep/seakeep/bench/machine"
+	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/dns/export"
 	"github.com/seakeep/seakeep/dns/keeper"
 	"github.com/seakeep/seakeep/dns/source"
@@ -105,12 +105,7 @@ func (r *rig) goCPUs() []string {
 }
 
 // place puts a server on the servers' CPUs.
-func (r *rig) place(s *server) error {
-	if r.server == nil {
-		return nil
-	}
-	return machine.Pin(s.process.PID(), r.server)
-}
+func (r *rig) place(s *server) error { return r.cpus.Pin(s.process.PID(), r.cpus.Server) }
 
 var unboundConfig = template.Must(template.New("").Parse(`server:
   interface: 127.0.0.1
@@ -177,7 +172,7 @@ func (r *rig) exportZone(ctx context.Context) (file string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := until(ctx, time.Minute, k.live); err != nil {
+	if err := run.Until(ctx, time.Minute, k.live); err != nil {
 		return "", err
 	}
 	inner, cancel := context.WithCancel(ctx)
@@ -255,7 +250,7 @@ func (r *rig) startAll(ctx context.Context, suffix string, contenders []string) 
 			return servers, err
 		}
 		servers[contender] = s
-		if err := until(ctx, time.Minute, s.answers(r.populated-1)); err != nil {
+		if err := run.Until(ctx, time.Minute, s.answers(r.populated-1)); err != nil {
 			return servers, fmt.Errorf("waiting for %s: %w", contender, err)
 		}
 		if contender == seakeepName {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/seakeep/seakeep/bench/load"
 	"github.com/seakeep/seakeep/bench/result"
+	"github.com/seakeep/seakeep/bench/run"
 )
 
 // surge is the moment after an expiry: everybody asks, and one client asks far too much.
@@ -56,13 +57,13 @@ func (r *rig) measureSurge(ctx context.Context, report *result.Report) (err erro
 		if _, err = saturate(ctx, servers[contender], r.populated, warmUp); err != nil {
 			return err
 		}
-		if r.capacity[contender], err = saturate(ctx, servers[contender], r.populated, r.options.turn); err != nil {
+		if r.capacity[contender], err = saturate(ctx, servers[contender], r.populated, r.options.Turn); err != nil {
 			return err
 		}
 	}
 	success, first, p99, offered := result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}
-	err = turns(min(surgeRounds, r.options.rounds), order, func(contender string) error {
-		o, err := r.surge(ctx, servers[contender], r.options.turn)
+	err = run.Turns(min(surgeRounds, r.options.Rounds), order, func(contender string) error {
+		o, err := r.surge(ctx, servers[contender], r.options.Turn)
 		if err != nil {
 			return err
 		}
@@ -79,7 +80,7 @@ func (r *rig) measureSurge(ctx context.Context, report *result.Report) (err erro
 	met := ok.Value >= 99.9
 	ok.Target, ok.Met, ok.Profile = "≥ 99.9 %", &met, surgeProfile
 	ok.Note = fmt.Sprintf("%d clients with addresses of their own send %g of the capacity together, for %s; one sends %g of it until the last of them has its answer. A resolver asks again after %s, once, as glibc's does. The capacities, as saturated clients found them, were %.0f/s and %.0f/s.",
-		others, share, r.options.turn, abuse, retryAfter, r.capacity[seakeepName], r.capacity[stockName])
+		others, share, r.options.Turn, abuse, retryAfter, r.capacity[seakeepName], r.capacity[stockName])
 	late := p99.Case(surge, "the others' latency, p99", "ms", seakeepName)
 	late.AtMost(20)
 	late.Profile = surgeProfile
@@ -133,7 +134,7 @@ func (r *rig) surge(ctx context.Context, s *server, during time.Duration) (*surg
 		perSecond, err := flood(inner, abuser, capacity*abuse, r.populated)
 		sent <- abused{perSecond, err}
 	}()
-	if err := pause(ctx, warmUp); err != nil { // it has begun
+	if err := run.Pause(ctx, warmUp); err != nil { // it has begun
 		return nil, err
 	}
 	outcome := crowd.play(ctx, capacity*share, during)
@@ -170,7 +171,7 @@ func flood(ctx context.Context, conn *net.UDPConn, perSecond float64, services i
 				return 0, fmt.Errorf("sending as the abuser: %w", err)
 			}
 		}
-		if pause(ctx, step) != nil {
+		if run.Pause(ctx, step) != nil {
 			break
 		}
 	}
@@ -287,7 +288,7 @@ func (c *crowd) play(ctx context.Context, perSecond float64, during time.Duratio
 		if len(all) == total && c.settled(waiting) {
 			break
 		}
-		if pause(ctx, step) != nil {
+		if run.Pause(ctx, step) != nil {
 			break
 		}
 	}

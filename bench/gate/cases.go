@@ -10,6 +10,7 @@ import (
 	"github.com/seakeep/seakeep/bench/load"
 	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/result"
+	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -63,41 +64,27 @@ func (r *rig) workloads() []workload {
 	}
 }
 
-// measure fills the report's cases.
-func (r *rig) measure(ctx context.Context, report *result.Report) error {
-	if r.wanted(idleWatches) {
+// Measure fills the report's cases.
+func (r *rig) Measure(ctx context.Context, report *result.Report) error {
+	if r.options.Wanted(idleWatches) {
 		if err := r.measureMemory(ctx, report); err != nil {
 			return err
 		}
 	}
 	for _, w := range r.workloads() {
-		if !r.wanted(w.name) {
+		if !r.options.Wanted(w.name) {
 			continue
 		}
 		if err := r.measureWorkload(ctx, w, report); err != nil {
 			return fmt.Errorf("measuring %s: %w", w.name, err)
 		}
 	}
-	if r.wanted(watchFanIn) {
+	if r.options.Wanted(watchFanIn) {
 		if err := r.measureFanIn(ctx, report); err != nil {
 			return fmt.Errorf("measuring %s: %w", watchFanIn, err)
 		}
 	}
-	return nil
-}
-
-func (r *rig) wanted(name string) bool { return r.options.only.MatchString(name) }
-
-// turns calls f for every contender in every round; who was first in one round is last in the next.
-func (r *rig) turns(contenders []string, f func(contender string) error) error {
-	for round := range r.options.rounds {
-		for i := range contenders {
-			if err := f(contenders[(i+round)%len(contenders)]); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return r.explain(ctx, report)
 }
 
 // numbers are the runs of one workload's metrics.
@@ -115,8 +102,8 @@ func (r *rig) measureWorkload(ctx context.Context, w workload, report *result.Re
 	}
 	numbers := newNumbers()
 	failed := map[string]int64{}
-	err := r.turns(contenders, func(contender string) error {
-		outcome, err := r.turn(ctx, w, contender, r.options.turn, numbers)
+	err := run.Turns(r.options.Rounds, contenders, func(contender string) error {
+		outcome, err := r.turn(ctx, w, contender, r.options.Turn, numbers)
 		if err != nil {
 			return fmt.Errorf("through %s: %w", contender, err)
 		}
@@ -152,7 +139,7 @@ func (r *rig) turn(ctx context.Context, w workload, contender string, during tim
 			break // requests this heavy would be a load of their own
 		}
 	}
-	if err := pause(ctx, warmUp); err != nil {
+	if err := run.Pause(ctx, warmUp); err != nil {
 		return nil, err
 	}
 	before, err := r.used(contender)

@@ -34,7 +34,7 @@ func TestParse(t *testing.T) {
 				getenv = func(string) string { return tc.seconds }
 			}
 			o, err := parse(tc.args, getenv, io.Discard)
-			if (err != nil) != tc.wantErr || err == nil && o.turn != tc.turn {
+			if (err != nil) != tc.wantErr || err == nil && o.Turn != tc.turn {
 				t.Errorf("got %+v, %v", o, err)
 			}
 		})

@@ -6,9 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -83,17 +80,7 @@ func (r *rig) keepHeap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.keep(heapFile, data)
-}
-
-func (r *rig) keep(name string, data []byte) error {
-	if err := os.MkdirAll(r.options.out, 0o755); err != nil {
-		return fmt.Errorf("making the folder of profiles: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(r.options.out, name), data, 0o644); err != nil {
-		return fmt.Errorf("writing a profile: %w", err)
-	}
-	return nil
+	return r.options.Keep(heapFile, data)
 }
 
 // explain takes the gate's CPU profile in turns of its own, because profiling costs, and adds the profiles that
@@ -108,18 +95,18 @@ func (r *rig) explain(ctx context.Context, report *result.Report) error {
 		if err := r.profileGET(ctx); err != nil {
 			return err
 		}
-		top, err := r.top(ctx, cpuFile)
+		profile, err := r.options.Top(ctx, getProfile, cpuFile, topFrames)
 		if err != nil {
 			return err
 		}
-		report.Profiles = append(report.Profiles, result.Profile{Name: getProfile, File: cpuFile, Top: top})
+		report.Profiles = append(report.Profiles, profile)
 	}
 	if needed[watchProfile] {
-		top, err := r.top(ctx, heapFile, "-sample_index=inuse_space")
+		profile, err := r.options.Top(ctx, watchProfile, heapFile, topFrames, "-sample_index=inuse_space")
 		if err != nil {
 			return err
 		}
-		report.Profiles = append(report.Profiles, result.Profile{Name: watchProfile, File: heapFile, Top: top})
+		report.Profiles = append(report.Profiles, profile)
 	}
 	return nil
 }
@@ -142,15 +129,5 @@ func (r *rig) profileGET(ctx context.Context) error {
 	if a.err != nil {
 		return a.err
 	}
-	return r.keep(cpuFile, a.data)
-}
-
-// top sums a profile up with Go's own tool, which whoever runs this has.
-func (r *rig) top(ctx context.Context, file string, more ...string) ([]string, error) {
-	args := append([]string{"tool", "pprof", "-top", "-cum", "-nodecount=" + strconv.Itoa(topFrames)}, more...)
-	out, err := exec.CommandContext(ctx, "go", append(args, filepath.Join(r.options.out, file))...).Output()
-	if err != nil {
-		return nil, fmt.Errorf("summing the profile %s up: %w", file, err)
-	}
-	return strings.Split(strings.TrimSpace(string(out)), "\n"), nil
+	return r.options.Keep(cpuFile, a.data)
 }

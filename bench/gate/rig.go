@@ -10,10 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
-	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -22,7 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/seakeep/seakeep/bench/baseline"
-	"github.com/seakeep/seakeep/bench/machine"
+	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/internal/pki"
 	"github.com/seakeep/seakeep/lab"
 )
@@ -46,7 +43,7 @@ const (
 type rig struct {
 	options options
 	dir     string
-	say     func(format string, a ...any)
+	say     run.Say
 	lab     *lab.Lab
 	kube    kubernetes.Interface
 	roots   *x509.CertPool
@@ -56,15 +53,14 @@ type rig struct {
 	order  []string
 	socket string // the gate's admin endpoint
 	pods   []podName
-	load   []int // CPUs of clients and proxies
-	server []int // CPUs of the API server and etcd
+	cpus   run.CPUs // Server: the API server's and etcd's; Load: the clients' and proxies'
 }
 
 // podName is a pod's namespace and name.
 type podName struct{ namespace, name string }
 
 // newRig brings everything up.
-func newRig(ctx context.Context, o options, dir string, say func(string, ...any)) (_ *rig, err error) {
+func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, err error) {
 	r := &rig{options: o, dir: dir, say: say, urls: map[string]string{}, order: []string{directName, gateName, haproxyName, nginxName}}
 	program, err := filepath.Abs(o.seakeep)
 	if err != nil {
@@ -79,7 +75,7 @@ func newRig(ctx context.Context, o options, dir string, say func(string, ...any)
 	}
 	defer func() {
 		if err != nil {
-			r.close()
+			r.Close()
 		}
 	}()
 	// From here on nothing works but what is measured.
@@ -124,17 +120,18 @@ func (r *rig) bringUp(ctx context.Context) (err error) {
 	err = r.lab.Populate(ctx)
 	if err == nil && frozen != "" && options.Restore == "" {
 		if err = r.lab.Freeze(ctx, frozen); err == nil {
-			r.close()
+			r.Close()
 			return r.bringUp(ctx)
 		}
 	}
 	if err != nil {
-		r.close()
+		r.Close()
 	}
 	return err
 }
 
-func (r *rig) close() {
+// Close takes everything down.
+func (r *rig) Close() {
 	if err := r.lab.Down(context.Background()); err != nil {
 		r.say("taking the control plane down: %v", err)
 	}
@@ -189,21 +186,12 @@ func (r *rig) prepare(ctx context.Context) error {
 
 // pin gives the API server and etcd one half of the CPUs, clients and proxies the other: a proxy normally does not
 // share a machine with its API server, and what saturates shall be the API server. One CPU is shared by all.
-func (r *rig) pin() error {
-	cpus, err := machine.CPUs()
-	if err != nil {
-		return err
-	}
-	if len(cpus) < 2 {
-		return nil
-	}
-	r.server, r.load = cpus[:len(cpus)/2], cpus[len(cpus)/2:]
-	runtime.GOMAXPROCS(len(r.load))
-	if err := machine.Pin(os.Getpid(), r.load); err != nil { // and every child
+func (r *rig) pin() (err error) {
+	if r.cpus, err = run.Halve(); err != nil {
 		return err
 	}
 	for _, name := range []string{lab.KindAPIServer, lab.KindEtcd} {
-		if err := machine.Pin(r.pid(name), r.server); err != nil {
+		if err := r.cpus.Pin(r.pid(name), r.cpus.Server); err != nil {
 			return err
 		}
 	}
@@ -225,21 +213,15 @@ func (r *rig) restart(ctx context.Context, name string) error {
 	if err := p.Restart(ctx); err != nil {
 		return err
 	}
-	if r.load == nil {
-		return nil
-	}
-	return machine.Pin(r.pid(name), r.load)
+	return r.cpus.Pin(r.pid(name), r.cpus.Load)
 }
 
-func (r *rig) setup(ctx context.Context) []string {
-	busy := ""
-	if data, err := os.ReadFile("/proc/loadavg"); err == nil {
-		busy, _, _ = strings.Cut(string(data), " ")
-	}
+// Setup says how it is measured.
+func (r *rig) Setup(ctx context.Context) []string {
 	pinned := "Everything shares one CPU."
-	if r.load != nil {
+	if r.cpus.Load != nil {
 		pinned = fmt.Sprintf("The API server and etcd are pinned to CPU %s, clients and proxies to CPU %s: at saturation it is the API server that is saturated, as where a proxy has a machine of its own.",
-			join(r.server), join(r.load))
+			run.List(r.cpus.Server), run.List(r.cpus.Load))
 	}
 	return []string{
 		fmt.Sprintf("One unbounded kube-apiserver with its audit log on, one etcd, %d pods of about 8 KB; controllers, scheduler and kubelets are stopped before it begins.", r.options.pods),
@@ -249,18 +231,10 @@ func (r *rig) setup(ctx context.Context) []string {
 		"Watches through nginx are HTTP/1.1, a connection each: over HTTP/2 it keeps the headers of an answer until there is a body, and a quiet watch is never answered.",
 		fmt.Sprintf("%d clients, each a ServiceAccount with a bearer token and an HTTP/2 connection of its own: the same for all contenders. A client certificate cannot pass an HTTP proxy, so it is a case of its own.", accounts),
 		"Requests leave at a constant rate whatever the answers do, and are timed from when they were due (no coordinated omission). Answers are protobuf and not compressed, which is what costs a proxy most.",
-		fmt.Sprintf("%d rounds; in each, every contender has a turn of %s, in rotating order. Rates stay below the shipped limits of the gate.", r.options.rounds, r.options.turn),
+		fmt.Sprintf("%d rounds; in each, every contender has a turn of %s, in rotating order. Rates stay below the shipped limits of the gate.", r.options.Rounds, r.options.Turn),
 		"CPU is user and system time of the process from /proc, over the turn; the share of the API server's is of the same turn.",
-		"When the measurements began the machine's load average was " + busy + ", from bringing up the control plane and whatever else ran.",
+		run.LoadAverage(),
 	}
-}
-
-func join(cpus []int) string {
-	texts := make([]string, len(cpus))
-	for i, cpu := range cpus {
-		texts[i] = strconv.Itoa(cpu)
-	}
-	return strings.Join(texts, ",")
 }
 
 // address is a free loopback address.
@@ -294,18 +268,6 @@ func (r *rig) answers(url string) func(context.Context) error {
 		if response.ProtoMajor != 2 {
 			return errors.New("it does not speak HTTP/2")
 		}
-		return nil
-	}
-}
-
-// pause waits, unless the run ends.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
 		return nil
 	}
 }

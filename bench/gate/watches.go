@@ -18,6 +18,7 @@ import (
 	"github.com/seakeep/seakeep/bench/load"
 	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/result"
+	"github.com/seakeep/seakeep/bench/run"
 )
 
 // What is watched: one small object, which says when it was due to be written.
@@ -160,20 +161,20 @@ func (w *watchers) close() {
 func (r *rig) measureFanIn(ctx context.Context, report *result.Report) error {
 	r.say("%s: %d watches", watchFanIn, r.options.watches)
 	p50, p99, cpu := result.Runs{}, result.Runs{}, result.Runs{}
-	err := r.turns(r.order, func(contender string) error {
+	err := run.Turns(r.options.Rounds, r.order, func(contender string) error {
 		w, err := r.watch(ctx, contender, r.options.watches)
 		if err != nil {
 			return fmt.Errorf("through %s: %w", contender, err)
 		}
 		defer w.close()
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := run.Pause(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 		before, err := r.used(contender)
 		if err != nil {
 			return err
 		}
-		beats := load.Open(ctx, beatsPerSecond, r.options.turn, r.beat)
+		beats := load.Open(ctx, beatsPerSecond, r.options.Turn, r.beat)
 		if beats.Failed > 0 {
 			return fmt.Errorf("writing what is watched: %w", beats.Err)
 		}
@@ -237,7 +238,7 @@ func (r *rig) measureMemory(ctx context.Context, report *result.Report) error {
 	count := 2 * r.options.watches
 	r.say("%s: %d", idleWatches, count)
 	resident, inUse := result.Runs{}, result.Runs{}
-	rounds := min(3, r.options.rounds)
+	rounds := min(3, r.options.Rounds)
 	note := ""
 	for range rounds {
 		for _, contender := range r.order[1:] {
@@ -316,7 +317,7 @@ func (r *rig) settled(ctx context.Context, contender string) (m memory, err erro
 				return m, err
 			}
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := run.Pause(ctx, time.Second); err != nil {
 			return m, err
 		}
 	}
