@@ -71,6 +71,9 @@ type Options struct {
 	// Totals answers GET /v1/totals with any value that encodes to JSON: what was forwarded so far, by verb and
 	// resource. Nil: there is no such endpoint.
 	Totals func() any
+	// Relay answers GET /v1/relay with any value that encodes to JSON: which reads are shared, and what that saved. Nil:
+	// there is no such endpoint.
+	Relay func() any
 	// Version is shown in the status.
 	Version string
 	// Clock defaults to time.Now; it is the wall clock that rules expire by.

@@ -47,6 +47,7 @@ func start(t *testing.T, dir string) *endpoint {
 			}
 			return map[string]int{"n": n}, nil
 		},
+		Relay: func() any { return map[string]bool{"enabled": true} },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -192,6 +193,7 @@ func TestRefusals(t *testing.T) {
 		"top":              {"GET", "/v1/top?n=3&sort=seats", "", 200, `{"n":3}`},
 		"top of nonsense":  {"GET", "/v1/top?sort=height", "", 400, "height"},
 		"top of minus":     {"GET", "/v1/top?n=-1", "", 400, "-1"},
+		"relay":            {"GET", "/v1/relay", "", 200, `{"enabled":true}`},
 		"squeeze":          {"POST", "/v1/squeeze", `{"for":"5s","reason":"slow"}`, 200, "until"},
 		"long squeeze":     {"POST", "/v1/squeeze", `{"for":"5m","reason":"slow"}`, 422, "30s"},
 		"dry run":          {"POST", "/v1/rules?dryRun=true", blockOfA, 200, `"dryRun":true`},
