@@ -27,6 +27,12 @@ var grants = map[Identity][]rbacv1.PolicyRule{
 		rule("", []string{"endpoints", "services", "pods", "namespaces"}, "list", "watch"),
 		rule("discovery.k8s.io", []string{"endpointslices"}, "list", "watch"),
 	},
+	// What a gate reads for others, and whom it may ask about them: in a lab, of every resource.
+	User("seakeep:relay"): {
+		rule("*", []string{"*"}, "get", "list", "watch"),
+		rule("authentication.k8s.io", []string{"tokenreviews"}, "create"),
+		rule("authorization.k8s.io", []string{"subjectaccessreviews"}, "create"),
+	},
 	// What the API server needs of kubelets, for logs and exec; kubeadm puts this user into system:masters.
 	User("kube-apiserver-kubelet-client"): {
 		rule("", []string{"nodes/proxy", "nodes/stats", "nodes/log", "nodes/metrics"}, "*"),
