@@ -16,7 +16,7 @@ import (
 var seed = flag.Uint64("seed", 0, "replay this interleaving of the model only")
 
 const (
-	interleavings = 3000
+	interleavings = 1000
 	steps         = 400
 	maxAge        = 7 * time.Second
 )
