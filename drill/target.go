@@ -80,10 +80,18 @@ type (
 	EmergencySender interface {
 		Emergency(ctx context.Context, rule v1alpha1.EmergencyRule) error
 	}
-	// AgentReporter counts what the agents' requests came to since the target came up, by result.
+	// AgentReporter counts what the agents' requests, each retry one, came to since the target came up, by result:
+	// AgentsOK, AgentsThrottled and AgentsFailed, and what else the target can say.
 	AgentReporter interface {
 		AgentResults() map[string]uint64
 	}
+)
+
+// Results of the agents' requests.
+const (
+	AgentsOK        = "ok"
+	AgentsThrottled = "throttled"
+	AgentsFailed    = "failed"
 )
 
 // Action is one thing done to the target.

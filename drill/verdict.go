@@ -108,7 +108,25 @@ func measured(s Stats, metric string) (low, high float64, reason string) {
 	panic("BUG: metric " + metric + " passed validation")
 }
 
+// judgeAgents judges what share of the agents' requests got their answer.
+func judgeAgents(r *Result, h v1alpha1.DrillHypothesis) Judgement {
+	ok, all := r.Agents[AgentsOK], r.Agents[AgentsOK]+r.Agents[AgentsThrottled]+r.Agents[AgentsFailed]
+	j := Judgement{Hypothesis: h, Verdict: Unknown, Reason: "no request of an agent was counted"}
+	if all == 0 {
+		return j
+	}
+	ratio := float64(ok) / float64(all)
+	j.Value, j.Verdict, j.Reason = &ratio, Fail, fmt.Sprintf("%d requests", all)
+	if holds(ratio, h.Op, h.Value) {
+		j.Verdict = Pass
+	}
+	return j
+}
+
 func judgeRun(r *Result, h v1alpha1.DrillHypothesis) Judgement {
+	if h.Metric == "agentSuccessRatio" {
+		return judgeAgents(r, h)
+	}
 	value := r.Mitigation
 	reason := "not mitigated within the run"
 	if h.Metric == "recoverySeconds" {

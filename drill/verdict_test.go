@@ -72,6 +72,26 @@ func TestJudge(t *testing.T) {
 			result:     Result{End: time.Minute},
 			want:       Fail,
 		},
+		"every agent got its answers": {
+			hypothesis: v1alpha1.DrillHypothesis{Metric: "agentSuccessRatio", Op: "==", Value: 1},
+			result:     Result{Agents: map[string]uint64{AgentsOK: 900, "receivedBytes": 1 << 30}},
+			want:       Pass,
+		},
+		"an agent was refused": {
+			hypothesis: v1alpha1.DrillHypothesis{Metric: "agentSuccessRatio", Op: "==", Value: 1},
+			result:     Result{Agents: map[string]uint64{AgentsOK: 900, AgentsThrottled: 1}},
+			want:       Fail,
+		},
+		"an agent failed": {
+			hypothesis: v1alpha1.DrillHypothesis{Metric: "agentSuccessRatio", Op: ">=", Value: 0.99},
+			result:     Result{Agents: map[string]uint64{AgentsOK: 900, AgentsFailed: 10}},
+			want:       Fail,
+		},
+		"no agent ran": {
+			hypothesis: v1alpha1.DrillHypothesis{Metric: "agentSuccessRatio", Op: "==", Value: 1},
+			result:     Result{Agents: map[string]uint64{AgentsOK: 0}},
+			want:       Unknown,
+		},
 		"never recovered proves no lower bound": {
 			hypothesis: v1alpha1.DrillHypothesis{Metric: "recoverySeconds", Op: ">", Value: 1},
 			result:     Result{End: time.Minute},

@@ -184,7 +184,8 @@ type DrillHypothesis struct {
 	// During names phases; empty is the whole run after the first phase.
 	During []string `json:"during,omitempty"`
 	// Metric is successRatio, withinRatio, p50Seconds, p99Seconds, maxSeconds, samples, missed or late of a probe, or
-	// mitigationSeconds or recoverySeconds of the run.
+	// mitigationSeconds, recoverySeconds or agentSuccessRatio of the run: the share of the agents' requests, retries
+	// included, that got their answer.
 	Metric string `json:"metric"`
 	// Within is the limit of withinRatio, in machine time.
 	Within *metav1.Duration `json:"within,omitempty"`

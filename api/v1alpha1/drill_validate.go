@@ -268,7 +268,7 @@ func (d *Drill) validateSelection(probe, series string, path *field.Path) field.
 
 var (
 	probeMetrics = []string{"successRatio", "withinRatio", "p50Seconds", "p99Seconds", "maxSeconds", "samples", "missed", "late"}
-	runMetrics   = []string{"mitigationSeconds", "recoverySeconds"}
+	runMetrics   = []string{"mitigationSeconds", "recoverySeconds", "agentSuccessRatio"}
 	// DrillOps are the comparisons of a hypothesis.
 	DrillOps = []string{"<", "<=", ">=", ">", "=="}
 )

@@ -28,7 +28,7 @@ const (
 // files as an operator would write them, and with what ships as defaults.
 type gateDoor struct {
 	executable string
-	unlimited  bool
+	layers     Layers
 
 	mu     sync.Mutex
 	config v1alpha1.GateConfiguration
@@ -65,9 +65,7 @@ func (g *gateDoor) open(ctx context.Context, l *lab.Lab) (url, caFile string, er
 		Admin:    v1alpha1.GateAdmin{Socket: socket},
 		StateDir: filepath.Join(dir, "state"),
 	}
-	if g.unlimited {
-		g.config.DefaultLimits = v1alpha1.Disabled
-	}
+	g.layers.configure(&g.config)
 	if err := os.MkdirAll(g.config.StateDir, 0o700); err != nil {
 		return "", "", fmt.Errorf("making the gate's folder: %w", err)
 	}

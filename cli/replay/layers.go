@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -16,6 +17,9 @@ const (
 	Gate = "gate"
 	// GateUnlimited is the same with every limit off, to see what break-glass can do by itself.
 	GateUnlimited = "gate-unlimited"
+	// Relay is a gate with every limit off that shares the reads of pods between clients, to see what sharing does by
+	// itself.
+	Relay = "relay"
 	// DNS is cluster DNS with the plugin seakeep, which keeps its data over its restarts, in place of stock's.
 	DNS = "dns"
 )
@@ -23,7 +27,7 @@ const (
 // Layers is what one run has, "none" or layers with commas between.
 type Layers string
 
-var known = []string{None, Gate, GateUnlimited, DNS}
+var known = []string{None, Gate, GateUnlimited, Relay, DNS}
 
 // ParseLayers checks one value of --layers.
 func ParseLayers(text string) (Layers, error) {
@@ -36,8 +40,9 @@ func ParseLayers(text string) (Layers, error) {
 	if len(parts) > 1 && slices.Contains(parts, None) {
 		return "", fmt.Errorf("none stands alone, got %q", text)
 	}
-	if slices.Contains(parts, Gate) && slices.Contains(parts, GateUnlimited) {
-		return "", fmt.Errorf("a gate is limited or not, got %q", text)
+	gates := slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return part == None || part == DNS })
+	if len(slices.Compact(slices.Sorted(slices.Values(gates)))) > 1 {
+		return "", fmt.Errorf("there is one gate, limited or not, that shares reads or does not, got %q", text)
 	}
 	slices.Sort(parts)
 	if len(slices.Compact(parts)) != len(strings.Split(text, ",")) {
@@ -50,7 +55,17 @@ func ParseLayers(text string) (Layers, error) {
 func (l Layers) has(layer string) bool { return slices.Contains(strings.Split(string(l), ","), layer) }
 
 // gated says whether a gate stands in front, limited or not.
-func (l Layers) gated() bool { return l.has(Gate) || l.has(GateUnlimited) }
+func (l Layers) gated() bool { return l.has(Gate) || l.has(GateUnlimited) || l.has(Relay) }
+
+// configure sets what the layer changes in that gate's configuration.
+func (l Layers) configure(c *v1alpha1.GateConfiguration) {
+	if l.has(GateUnlimited) || l.has(Relay) {
+		c.DefaultLimits = v1alpha1.Disabled
+	}
+	if l.has(Relay) {
+		c.Relay = &v1alpha1.GateRelay{Rules: []v1alpha1.RelayRule{{Resources: []string{"pods"}}}}
+	}
+}
 
 // dnsPlugin is what answers for the cluster in the run. Everything else about DNS is the same in every run.
 func (l Layers) dnsPlugin() string {

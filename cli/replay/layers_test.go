@@ -3,13 +3,15 @@ package replay
 import (
 	"testing"
 
+	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/lab"
 )
 
 func TestParseLayers(t *testing.T) {
 	for text, want := range map[string]bool{
 		"none": true, "gate": true, "gate-unlimited": true, "dns": true, "gate,dns": true, "gate-unlimited,dns": true,
-		"": false, "none,gate": false, "gate,gate": false, "gate,gate-unlimited": false, "moat": false, "gate,": false, "none,dns": false, "dns,dns": false,
+		"relay": true, "relay,dns": true,
+		"": false, "gate,relay": false, "gate-unlimited,relay": false, "none,relay": false, "none,gate": false, "gate,gate": false, "gate,gate-unlimited": false, "moat": false, "gate,": false, "none,dns": false, "dns,dns": false,
 	} {
 		layers, err := ParseLayers(text)
 		if (err == nil) != want {
@@ -22,17 +24,26 @@ func TestParseLayers(t *testing.T) {
 }
 
 func TestLayersChangeWhatTheyName(t *testing.T) {
-	for layers, want := range map[Layers]struct {
-		gated  bool
-		plugin string
-	}{
-		None:       {plugin: lab.PluginStock},
-		Gate:       {gated: true, plugin: lab.PluginStock},
-		DNS:        {plugin: lab.PluginSeakeep},
-		"gate,dns": {gated: true, plugin: lab.PluginSeakeep},
+	type changes struct {
+		gated, limited, shares bool
+		plugin                 string
+	}
+	for layers, want := range map[Layers]changes{
+		None:          {plugin: lab.PluginStock},
+		Gate:          {gated: true, limited: true, plugin: lab.PluginStock},
+		GateUnlimited: {gated: true, plugin: lab.PluginStock},
+		Relay:         {gated: true, shares: true, plugin: lab.PluginStock},
+		DNS:           {plugin: lab.PluginSeakeep},
+		"gate,dns":    {gated: true, limited: true, plugin: lab.PluginSeakeep},
 	} {
-		if layers.gated() != want.gated || layers.dnsPlugin() != want.plugin {
-			t.Errorf("%s: want gated %v and plugin %s, got %v and %s", layers, want.gated, want.plugin, layers.gated(), layers.dnsPlugin())
+		got := changes{gated: layers.gated(), plugin: layers.dnsPlugin()}
+		if got.gated {
+			config := v1alpha1.GateConfiguration{}
+			layers.configure(&config)
+			got.limited, got.shares = config.DefaultLimits != v1alpha1.Disabled, config.Relay != nil
+		}
+		if got != want {
+			t.Errorf("%s: want %+v, got %+v", layers, want, got)
 		}
 	}
 }

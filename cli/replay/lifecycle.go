@@ -35,7 +35,7 @@ func (t *labTarget) AgentResults() map[string]uint64 {
 		return nil
 	}
 	return map[string]uint64{
-		"ok": uint64(s.OK), "throttled": uint64(s.Throttled), "failed": uint64(s.Errors), "receivedBytes": uint64(s.ReceivedBytes),
+		drill.AgentsOK: uint64(s.OK), drill.AgentsThrottled: uint64(s.Throttled), drill.AgentsFailed: uint64(s.Errors), "receivedBytes": uint64(s.ReceivedBytes),
 	}
 }
 

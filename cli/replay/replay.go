@@ -148,7 +148,7 @@ func (o Options) once(ctx context.Context, d *v1alpha1.Drill, layers Layers, fro
 // openDoor sets what stands in front of the API servers: a gate, or the TCP load balancer that every real cluster has.
 func (o Options) openDoor(options *lab.Options, target *labTarget, layers Layers) (closeDoor func()) {
 	if layers.gated() {
-		door := &gateDoor{executable: o.Executable, unlimited: layers.has(GateUnlimited)}
+		door := &gateDoor{executable: o.Executable, layers: layers}
 		options.FrontDoor = func(ctx context.Context, l *lab.Lab) (string, string, error) {
 			url, caFile, err := door.open(ctx, l)
 			target.lane = door.lane
