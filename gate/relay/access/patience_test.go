@@ -41,12 +41,12 @@ func TestPatience(t *testing.T) {
 		turnedAway()
 		second(failed)
 		turnedAway()
-		time.Sleep(spareFor + 1)
+		<-time.After(spareFor + 1)
 		try := enter()
 		turnedAway() // one finds out for all
 		try(failed)
 		turnedAway()
-		time.Sleep(spareFor + 1)
+		<-time.After(spareFor + 1)
 		enter()(abandoned) // says nothing: the next may try
 		enter()(answered)
 		enter()(answered)
