@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -76,7 +77,6 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.LongRunning {
 		stop := c.gate.streams.add(end)
 		defer stop()
-		c.gate.ledger.Opened(f)
 	}
 
 	switch {
@@ -87,8 +87,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	metered := newMeter(w, f, pass)
 	defer metered.stop()
-	seen.forward(r.Header)
-	rooms.proxy.Serve(metered, r.WithContext(ctx), f, func(result upstream.Result) {
+	done := func(result upstream.Result) {
 		if result.Code == http.StatusUnauthorized && caller.Certainty == flow.TokenVerified {
 			rooms.identity.Distrust(r)
 		}
@@ -100,8 +99,9 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			SeatSeconds:   result.Upstream.Seconds(),
 			RequestBytes:  result.RequestBytes,
 			ResponseBytes: result.ResponseBytes,
+			Shared:        result.Shared,
 		}
-		if f.InitialEvents {
+		if f.InitialEvents && !result.Shared {
 			outcome.SeatSeconds = metered.initialEvents().Seconds()
 		}
 		if f.LongRunning {
@@ -109,9 +109,48 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		c.gate.ledger.Record(f, outcome)
-	})
+	}
+	if !c.share(metered, r.WithContext(ctx), f, seen, done) {
+		if f.LongRunning {
+			c.gate.ledger.Opened(f)
+		}
+		seen.forward(r.Header)
+		rooms.proxy.Serve(metered, r.WithContext(ctx), f, done)
+	}
 	metered.complete()
 }
+
+// share lets the relay answer, and says whether it did.
+func (c corridor) share(w http.ResponseWriter, r *http.Request, f *flow.Request, seen *observation, done func(upstream.Result)) bool {
+	sharing := c.gate.relaying.Load()
+	if sharing == nil {
+		return false
+	}
+	seen.enter(tracing.Relay)
+	if !f.LongRunning {
+		return sharing.relay.Serve(w, r, f, done)
+	}
+	open := sync.OnceFunc(func() { c.gate.ledger.OpenedShared(f) })
+	return sharing.relay.Serve(&begins{ResponseWriter: w, begun: open}, r, f, func(result upstream.Result) {
+		open()
+		done(result)
+	})
+}
+
+// begins tells when an answer begins.
+type begins struct {
+	http.ResponseWriter
+	begun func()
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (b *begins) WriteHeader(code int) {
+	b.begun()
+	b.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap lets http.ResponseController reach Flush and deadlines.
+func (b *begins) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 
 // refuse answers a request that did not get as far as the limits. It is recorded under its source: whoever it claims to
 // be was not believed.

@@ -59,6 +59,7 @@ type Gate struct {
 
 	rooms     atomic.Pointer[rooms]
 	observers atomic.Pointer[observers]
+	relaying  atomic.Pointer[relaying]
 	config    *v1alpha1.GateConfiguration // as of the start; listeners do not move
 
 	// retired are rooms of before a reload whose connections may still be in use; they belong to New, then to
@@ -85,6 +86,9 @@ func New(opts Options) (*Gate, error) {
 		metrics: newMetrics(opts.Registerer),
 		streams: newStreams(),
 		bodies:  upstream.NewBodies(opts.Registerer),
+	}
+	if opts.Registerer != nil {
+		opts.Registerer.MustRegister(relayMetrics{g})
 	}
 	cfg, doc, err := g.load()
 	if err != nil {
@@ -192,6 +196,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		err = side.Close()
 	}
 	owned.Wait()
+	g.relaying.Load().close(nil)
 	g.rooms.Load().close()
 	for _, r := range g.retired {
 		r.closeConnections()
@@ -216,6 +221,7 @@ func (g *Gate) close() error {
 			errs = append(errs, l.Close())
 		}
 	}
+	g.relaying.Load().close(nil)
 	g.rooms.Load().close()
 	g.observers.Load().close(nil)
 	return errors.Join(errs...)

@@ -101,6 +101,12 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 		next.stop()
 		return err
 	}
+	sharing, err := g.relayingOf(cfg, doc)
+	if err != nil {
+		next.stop()
+		seeing.close(g.observers.Load())
+		return err
+	}
 	var shipped []v1alpha1.LimitRule
 	if cfg.DefaultLimits == v1alpha1.Enabled {
 		shipped = limit.Shipped()
@@ -108,6 +114,7 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 	if err := g.limits.Configure(cfg.Limits, shipped); err != nil {
 		next.stop()
 		seeing.close(g.observers.Load())
+		sharing.close(g.relaying.Load())
 		return fmt.Errorf("compiling limits: %w", err)
 	}
 	if g.places != nil {
@@ -116,7 +123,14 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 	if previous := g.observers.Swap(seeing); previous != nil {
 		previous.close(seeing)
 	}
-	if previous := g.rooms.Swap(next); previous != nil {
+	previous := g.rooms.Swap(next)
+	if sharing != nil {
+		sharing.start()
+	}
+	if before := g.relaying.Swap(sharing); before != nil {
+		before.close(sharing)
+	}
+	if previous != nil {
 		g.retire(previous)
 	}
 	return nil

@@ -48,7 +48,7 @@ type forwardedKey struct{ verb, resource string }
 type forwarded map[forwardedKey]*Forwarded
 
 func (w forwarded) add(key Key, o *Outcome, st step) {
-	if o.RejectedBy != "" || !st.ended && st.streams == 0 {
+	if o.RejectedBy != "" || o.Shared || !st.ended && st.streams == 0 {
 		return
 	}
 	row, ok := w[forwardedKey{key.Verb, key.Resource}]

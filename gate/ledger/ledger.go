@@ -45,6 +45,9 @@ type Outcome struct {
 	Unanswered bool
 	// RequestBytes and ResponseBytes are body bytes.
 	RequestBytes, ResponseBytes int64
+	// Shared is true for an answer that the gate read once for many: it did not go on to an API server by itself, and its
+	// cost is its part of the read's.
+	Shared bool
 	// Open is true for an interim account of a stream that goes on: its cost is added, no request is counted.
 	Open bool
 }
@@ -133,6 +136,12 @@ func (l *Ledger) Record(f *flow.Request, o Outcome) {
 func (l *Ledger) Opened(f *flow.Request) {
 	l.metrics.streams.Inc()
 	l.add(f, &Outcome{}, step{begun: true, streams: +1})
+}
+
+// OpenedShared is Opened for a stream that the gate feeds from what it reads for many.
+func (l *Ledger) OpenedShared(f *flow.Request) {
+	l.metrics.streams.Inc()
+	l.add(f, &Outcome{Shared: true}, step{begun: true, streams: +1})
 }
 
 // Closed ends a stream: it adds its code and the cost that is not accounted for yet.

@@ -32,6 +32,7 @@ type Room string
 const (
 	Identity Room = "identity"
 	Limit    Room = "limit"
+	Relay    Room = "relay"
 	Upstream Room = "upstream"
 )
 

@@ -1,10 +1,14 @@
 package upstream
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/gate/flow"
 )
@@ -58,3 +62,35 @@ func (o *own) RoundTrip(in *http.Request) (*http.Response, error) {
 
 // NeverSent is true for an error of Own or Serve that happened before anything was sent: no API server could be reached.
 func NeverSent(err error) bool { return neverSent(err) }
+
+// WriteFailed tells a client, in the API's own form, why a request of Own's has no answer, and returns the code.
+func WriteFailed(w http.ResponseWriter, err error) int {
+	status := brokenStatus("behind the gate", err)
+	switch {
+	case neverSent(err):
+		status = unreachableStatus("behind the gate", err)
+	case errors.Is(err, ErrNoAnswer):
+		status = timeoutStatus("behind the gate", time.Minute)
+	}
+	WriteStatus(w, status)
+	return int(status.Code)
+}
+
+// WriteEnded tells a client whose request's context has ended before there was an answer why that is, and returns the code
+// and the cause. expired is the cause of a time limit that the client itself had set.
+func WriteEnded(w http.ResponseWriter, ctx context.Context, expired error) (int, error) { //nolint:revive // w comes first in every handler
+	cause := context.Cause(ctx)
+	var status *metav1.Status
+	switch {
+	case errors.Is(cause, expired):
+		status = timeoutStatus("behind the gate", 0)
+		status.Message = "seakeep gate: " + cause.Error() + " before the API server had answered"
+	case errors.Is(cause, ErrEndStream):
+		status = endedStatus(cause)
+	default:
+		w.WriteHeader(statusClientClosed) // nobody reads it
+		return statusClientClosed, nil
+	}
+	WriteStatus(w, status)
+	return int(status.Code), cause
+}

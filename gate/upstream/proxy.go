@@ -46,6 +46,8 @@ type Result struct {
 	Upstream time.Duration
 	// RequestBytes and ResponseBytes are what passed, headers not counted.
 	RequestBytes, ResponseBytes int64
+	// Shared is true for an answer that others got as well: Upstream is then this request's part of the time.
+	Shared bool
 	// Err is why no answer came from upstream, or why it was cut off; nil otherwise.
 	Err error
 }
@@ -90,7 +92,7 @@ type exchange struct {
 func (x *exchange) clientAtFault() error {
 	failed := x.body.failed.Load()
 	switch {
-	case failed != nil && errors.Is(*failed, os.ErrDeadlineExceeded), errors.Is(x.ended(), errHeaderTimeout) && x.body.waiting.Load():
+	case failed != nil && errors.Is(*failed, os.ErrDeadlineExceeded), errors.Is(x.ended(), ErrNoAnswer) && x.body.waiting.Load():
 		return errClientLate
 	case failed != nil:
 		return fmt.Errorf("reading the request's body: %w", *failed)
@@ -103,8 +105,9 @@ type exchangeKey struct{}
 func exchangeOf(r *http.Request) *exchange { return r.Context().Value(exchangeKey{}).(*exchange) }
 
 var (
-	errHeaderTimeout = errors.New("no answer in time")
-	errClientLate    = errors.New("the client did not send the request's body in time")
+	// ErrNoAnswer says that an API server took a request and was silent for too long.
+	ErrNoAnswer   = errors.New("no answer in time")
+	errClientLate = errors.New("the client did not send the request's body in time")
 )
 
 // Serve forwards the request and streams the answer. The request's identity headers must have been stripped; Serve sets
@@ -119,7 +122,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, f *flow.Request, d
 	x := &exchange{flow: f, result: result, sent: time.Now(), cancel: cancel, ended: func() error { return context.Cause(ctx) }}
 	// A watch is answered at once or not at all; a followed log or a shell may stay silent for as long as its container.
 	if !f.Unbounded() || f.Verb == "watch" && !f.Upgrade {
-		x.deadline = time.AfterFunc(p.headerTimeout, func() { cancel(errHeaderTimeout) })
+		x.deadline = time.AfterFunc(p.headerTimeout, func() { cancel(ErrNoAnswer) })
 		defer x.deadline.Stop()
 	}
 	client := &clientWriter{ResponseWriter: w}
@@ -203,7 +206,7 @@ func (p *Proxy) modifyResponse(response *http.Response) error {
 	}
 	if x.flow.Upgrade && response.StatusCode != http.StatusSwitchingProtocols {
 		// The refusal of a stream is none, and has to end.
-		x.deadline = time.AfterFunc(p.headerTimeout, func() { x.cancel(errHeaderTimeout) })
+		x.deadline = time.AfterFunc(p.headerTimeout, func() { x.cancel(ErrNoAnswer) })
 	}
 	switch {
 	case x.deadline != nil && x.flow.LongRunning && !x.flow.Upgrade:
@@ -301,8 +304,8 @@ func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(fault, errClientLate):
 		x.result.Err = fault
 		WriteStatus(w, clientLateStatus(p.headerTimeout))
-	case errors.Is(cause, errHeaderTimeout):
-		x.result.Err = fmt.Errorf("%w from API server %s after %s", errHeaderTimeout, x.result.Server, p.headerTimeout)
+	case errors.Is(cause, ErrNoAnswer):
+		x.result.Err = fmt.Errorf("%w from API server %s after %s", ErrNoAnswer, x.result.Server, p.headerTimeout)
 		WriteStatus(w, timeoutStatus(x.result.Server, p.headerTimeout))
 	case errors.Is(cause, ErrEndStream):
 		x.result.Err = cause

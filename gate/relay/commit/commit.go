@@ -84,6 +84,17 @@ func (k *Key[T]) Served() uint64 { return k.served }
 // Newest is the newest whole answer that is kept, nil if none is.
 func (k *Key[T]) Newest() *Batch[T] { return k.newest }
 
+// Waiting is how many requests wait for a read that has not started.
+func (k *Key[T]) Waiting() int {
+	n := 0
+	for c := range classes {
+		if b := k.waiting[c]; b != nil {
+			n += b.Members
+		}
+	}
+	return n
+}
+
 // Idle is true when no read runs or waits and no answer is kept.
 func (k *Key[T]) Idle() bool {
 	for c := range classes {

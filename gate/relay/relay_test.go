@@ -1,0 +1,153 @@
+package relay_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+
+	dto "github.com/prometheus/client_model/go"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/seakeep/seakeep/gate/gatetest"
+	"github.com/seakeep/seakeep/lab"
+)
+
+// everything is a relay that shares whatever may be shared.
+const everything = `
+defaultLimits: Disabled
+relay: {rules: [{resources: ["*"]}]}
+`
+
+func cluster(t *testing.T) *lab.Lab {
+	return lab.Start(t, lab.Options{Nodes: 3, Pods: 30})
+}
+
+// counter is the value of one of the gate's counters.
+func counter(t *testing.T, lane *gatetest.Lane, name string, labels map[string]string) float64 {
+	t.Helper()
+	families, err := lane.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0.0
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if matches(m, labels) {
+				total += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return total
+}
+
+func matches(m *dto.Metric, labels map[string]string) bool {
+	found := 0
+	for _, pair := range m.GetLabel() {
+		if want, ok := labels[pair.GetName()]; ok && want == pair.GetValue() {
+			found++
+		}
+	}
+	return found == len(labels)
+}
+
+const (
+	readsTotal     = "seakeep_gate_relay_upstream_reads_total"
+	answersTotal   = "seakeep_gate_relay_answers_total"
+	forwardedTotal = "seakeep_gate_relay_forwarded_total"
+)
+
+func configMap(name string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}
+}
+
+// TestReadYourWrites is what sharing must not break: whoever has written reads it, however many others read at the same
+// time and whatever read is under way.
+func TestReadYourWrites(t *testing.T) {
+	lane := gatetest.Open(t, cluster(t), gatetest.Options{More: everything})
+	var writing sync.WaitGroup
+	for i := range 20 {
+		client := lane.Client(lab.Admin)
+		writing.Go(func() {
+			for n := range 10 {
+				name := fmt.Sprintf("written-%d-%d", i, n)
+				if _, err := client.CoreV1().ConfigMaps("default").Create(t.Context(), configMap(name), metav1.CreateOptions{}); err != nil {
+					t.Error(err)
+					return
+				}
+				list, err := client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !names(list)[name] {
+					t.Errorf("%s was written and is not in a LIST of version %s that was asked for afterwards", name, list.ResourceVersion)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	reads, answers := counter(t, lane, readsTotal, nil), counter(t, lane, answersTotal, nil)
+	t.Logf("%v answers of %v reads", answers, reads)
+	if answers != 200 || reads >= answers {
+		t.Errorf("want 200 answers of fewer reads, got %v of %v", answers, reads)
+	}
+}
+
+func names(list *corev1.ConfigMapList) map[string]bool {
+	all := map[string]bool{}
+	for i := range list.Items {
+		all[list.Items[i].Name] = true
+	}
+	return all
+}
+
+// TestNothingIsSharedWithoutARight: a caller without the right, or without a name, is answered by the API server itself.
+func TestNothingIsSharedWithoutARight(t *testing.T) {
+	lane := gatetest.Open(t, cluster(t), gatetest.Options{More: everything})
+	list := func(client *kubernetes.Clientset) error {
+		_, err := client.CoreV1().ConfigMaps("default").List(context.WithoutCancel(t.Context()), metav1.ListOptions{})
+		return err
+	}
+	if err := list(lane.Client(lab.Admin)); err != nil {
+		t.Fatal(err)
+	}
+	if err := list(lane.Client(lab.User("nobody-in-particular"))); !apierrors.IsForbidden(err) {
+		t.Errorf("a user without rights: want 403, got %v", err)
+	}
+	anonymous := lane.HTTP(true)
+	response, err := anonymous.Get(lane.URL + "/api/v1/namespaces/default/configmaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusForbidden && response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("nobody: want 401 or 403, got %d", response.StatusCode)
+	}
+	for _, why := range []string{"denied", "unauthenticated"} {
+		if counter(t, lane, forwardedTotal, map[string]string{"reason": why}) == 0 {
+			t.Errorf("no request was forwarded with reason %s", why)
+		}
+	}
+	if reads := counter(t, lane, readsTotal, nil); reads != 1 {
+		t.Errorf("want the one read of the one who may, got %v", reads)
+	}
+}
+
+// TestSecretsAreNotMeantByAStar: the rule of the test names everything.
+func TestSecretsAreNotMeantByAStar(t *testing.T) {
+	lane := gatetest.Open(t, cluster(t), gatetest.Options{More: everything})
+	if _, err := lane.Client(lab.Admin).CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if reads := counter(t, lane, readsTotal, nil); reads != 0 {
+		t.Errorf("secrets were read as the gate's own identity %v times", reads)
+	}
+}
