@@ -91,7 +91,7 @@ func (c *settings) classify(r *http.Request, f *flow.Request) (*asked, reason) {
 		return nil, forwardedUnknown
 	}
 	if f.Verb == "watch" {
-		return a, forwardedLegacyWatch
+		return a, a.watch(query)
 	}
 	a.key.gzip = acceptsGzip(r.Header.Get("Accept-Encoding"))
 	return a, a.list(query)
