@@ -162,7 +162,7 @@ func (a *asked) watch(query url.Values) reason {
 	}
 	version, match, send := query.Get("resourceVersion"), query.Get("resourceVersionMatch"), query.Get("sendInitialEvents")
 	switch {
-	case send == "" && match != "", send != "" && match != "NotOlderThan", query.Get("limit") != "" && query.Get("limit") != "0":
+	case query.Get("pretty") != "", query.Get("includeObject") != "", send == "" && match != "", send != "" && match != "NotOlderThan", query.Get("limit") != "" && query.Get("limit") != "0":
 		return forwardedUnknown
 	case send != "" && isTrue(send):
 		if !isTrue(query.Get("allowWatchBookmarks")) {

@@ -155,6 +155,9 @@ func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, f *flow.Request,
 	if a == nil && why == "" {
 		return false // nothing of ours
 	}
+	if f.Verb == "watch" && why == "" {
+		why = forwardedLegacyWatch // watches are not shared yet
+	}
 	var who user.Info
 	if why == "" {
 		who, why = r.may(req, f, a)
