@@ -16,6 +16,13 @@ import (
 // it there.
 func (x *follower) catchUp(s *source) (verdict, error) {
 	x.hub.metrics.catchUps.Inc()
+	s.catching(1)
+	catching := true
+	defer func() {
+		if catching {
+			s.catching(-1)
+		}
+	}()
 	ctx, cancel := context.WithDeadline(x.ctx, x.next())
 	defer cancel()
 	defer context.AfterFunc(x.hub.ctx, cancel)()
@@ -40,6 +47,8 @@ func (x *follower) catchUp(s *source) (verdict, error) {
 			return over, own.err
 		case own.moved:
 			u.close()
+			s.catching(-1)
+			catching = false
 			x.hub.metrics.moved.Inc()
 			return x.stream(s, own.position)
 		case errors.Is(readErr, errEnough):

@@ -33,6 +33,9 @@ const (
 	// batchFrames and batchBytes bound what a subscriber takes out of the ring at once: what it still writes when it is
 	// let go from the ring is held besides.
 	batchFrames, batchBytes = 32, 64 << 10
+	// fresh is how long a subscriber is too new to be too slow: it goes back to a watch of its own rather than end. A client-go
+	// reflector whose watch ends within a second and without an event lists again.
+	fresh = 2 * time.Second
 	// recheckTimeout is how long the answer to whether a watch may go on is waited for.
 	recheckTimeout = 5 * time.Second
 )
@@ -53,6 +56,7 @@ type follower struct {
 	recheck time.Time
 	timer   *time.Timer
 	batch   [][]byte
+	joined  time.Time // when it began to read the ring
 	// failures are the attempts to get a watch of one's own since the last event, and since when.
 	failures int
 	failing  time.Time
@@ -184,17 +188,7 @@ func (x *follower) follow(s *source) (verdict, error) {
 	s.mu.Lock()
 	header, ended, starved := s.header, s.ended, s.starved
 	p, reached := s.ring.seek(x.version)
-	if !reached {
-		s.catchingUp++
-	}
 	s.mu.Unlock()
-	if !reached {
-		defer func() {
-			s.mu.Lock()
-			s.catchingUp--
-			s.mu.Unlock()
-		}()
-	}
 	switch {
 	case header == nil:
 		return x.refused(s, ended)
@@ -262,6 +256,7 @@ func (x *follower) pass(r *refusal) error {
 // stream writes what the ring holds and will hold.
 func (x *follower) stream(s *source, p position) (verdict, error) {
 	dirty := false
+	x.joined = time.Now()
 	for {
 		next := x.take(s, &p)
 		if err := x.write(); err != nil {
@@ -325,13 +320,16 @@ func (x *follower) take(s *source, p *position) next {
 		e, turn := s.ring.next(p, x.o.Bookmarks)
 		switch turn {
 		case lost:
+			if time.Since(x.joined) < fresh {
+				return next{verdict: again}
+			}
 			x.hub.metrics.dropped.Inc()
 			return next{}
 		case elsewhere:
 			return next{verdict: again}
 		case nothing:
 			if s.ended != nil {
-				return x.after(s.ended)
+				return x.after(s.ended, p.version)
 			}
 			s.waiting = true
 			return next{news: s.news}
@@ -352,8 +350,12 @@ func (x *follower) take(s *source, p *position) next {
 }
 
 // after is how the stream of a subscriber that has had everything goes on when its source has ended.
-func (x *follower) after(e *ending) next {
+func (x *follower) after(e *ending, version uint64) next {
 	switch e.cause {
+	case endError:
+		if version > e.version {
+			return next{verdict: again} // it was about a version older than what is known here
+		}
 	case endStarved:
 		x.pick = nil
 		return next{verdict: again}

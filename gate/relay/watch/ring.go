@@ -122,7 +122,10 @@ func (r *ring) seek(version uint64) (position, bool) {
 	if version < r.floor {
 		return position{}, false
 	}
-	n := sort.Search(r.count, func(i int) bool { return r.at(r.first+uint64(i)).version > version })
+	n := sort.Search(r.count, func(i int) bool {
+		e := r.at(r.first + uint64(i))
+		return e.version > version || e.version == version && e.kind == frame.Error
+	})
 	return position{next: r.first + uint64(n), version: version}, true
 }
 

@@ -266,4 +266,10 @@ func TestErrorsAreForThoseTheyAreAbout(t *testing.T) {
 			t.Errorf("a reader at %d: %v, want %v", version, got, want)
 		}
 	}
+	for version, want := range map[uint64]turn{100: delivery, 101: nothing} {
+		p, _ := r.seek(version)
+		if _, got := r.next(&p, true); got != want {
+			t.Errorf("one that comes from %d: %v, want %v", version, got, want)
+		}
+	}
 }

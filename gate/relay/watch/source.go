@@ -46,6 +46,7 @@ type ending struct {
 	// refusal is the API server's answer to the first request, when it was not 200.
 	refusal *refusal
 	err     error
+	version uint64 // that an ERROR event was about
 }
 
 // Causes of an end: values of the label "cause".
@@ -105,6 +106,13 @@ func (s *source) leave() {
 			s.end(ending{cause: endIdle})
 		}
 	})
+}
+
+// catching counts subscribers that catch up.
+func (s *source) catching(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.catchingUp += n
 }
 
 // finish ends the source, once. Its subscribers read what is in the ring and end then.
@@ -169,7 +177,7 @@ func (s *source) add(batch []frame.Frame) bool {
 			if !s.ring.append(e) {
 				s.starved = true
 			}
-			s.end(ending{cause: endError})
+			s.end(ending{cause: endError, version: e.version})
 			return false
 		}
 		// Versions of one watch grow; a bookmark may repeat the newest. Else etcd was restored, or this is no order.
