@@ -121,7 +121,7 @@ func (o *observation) answered(f *flow.Request, result *upstream.Result, h http.
 	if o != nil {
 		o.outcome(f, &accesslog.Outcome{
 			Code: result.Code, Server: result.Server, AuditID: h.Get("Audit-Id"), Upstream: result.Upstream,
-			RequestBytes: result.RequestBytes, ResponseBytes: result.ResponseBytes, Stream: f.LongRunning,
+			RequestBytes: result.RequestBytes, ResponseBytes: result.ResponseBytes, Stream: f.LongRunning, Shared: result.Shared,
 		})
 	}
 }

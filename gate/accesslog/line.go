@@ -21,6 +21,8 @@ type Outcome struct {
 	Took, Upstream time.Duration
 	// RequestBytes and ResponseBytes are body bytes.
 	RequestBytes, ResponseBytes int64
+	// Shared is true for an answer the gate read once for many: AuditID is then that read's.
+	Shared bool
 	// Stream is true for a watch, an exec and the like, whose time says nothing.
 	Stream bool
 }
@@ -51,6 +53,9 @@ type Line struct {
 	Upstream        string  `json:"upstream,omitempty"`
 	RejectedBy      string  `json:"rejectedBy,omitempty"`
 	AuditID         string  `json:"auditID,omitempty"`
+	// Shared is true for an answer that was read once for many. The API server's audit log has that one read, as the gate's;
+	// who got it stands here.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // maxText bounds what a client's words take in a line.
@@ -66,7 +71,7 @@ func NewLine(f *flow.Request, o *Outcome, rawQuery string) *Line {
 		Query: bounded(flow.RedactQuery(rawQuery)),
 		Code:  o.Code, RequestBytes: o.RequestBytes, ResponseBytes: o.ResponseBytes,
 		Seconds: seconds(o.Took), UpstreamSeconds: seconds(o.Upstream),
-		Upstream: o.Server, RejectedBy: o.RejectedBy, AuditID: bounded(o.AuditID),
+		Upstream: o.Server, RejectedBy: o.RejectedBy, AuditID: bounded(o.AuditID), Shared: o.Shared,
 	}
 	if f.Resource == "" {
 		l.Path = bounded(flow.RedactPath(f))

@@ -16,6 +16,7 @@ import (
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/relay/commit"
 	"github.com/seakeep/seakeep/gate/relay/held"
+	"github.com/seakeep/seakeep/gate/relay/watch"
 	"github.com/seakeep/seakeep/gate/upstream"
 )
 
@@ -59,7 +60,7 @@ type Relay struct {
 	survivor Survivor
 	wait     time.Duration
 	budget   *held.Budget
-	hub      hub
+	hub      *watch.Hub
 	log      *slog.Logger
 	metrics  *metrics
 
@@ -111,7 +112,7 @@ func New(c *v1alpha1.GateRelay, o Options) *Relay {
 		r.forwards[why] = &atomic.Int64{}
 	}
 	r.metrics = newMetrics(o.Registerer, r)
-	r.hub = nohub{}
+	r.hub = watch.New(watch.Options{Upstream: o.Upstream, Budget: r.budget, Log: o.Log, Registerer: o.Registerer})
 	return r
 }
 
@@ -119,8 +120,6 @@ func (r *Relay) patience() time.Duration { return r.wait }
 
 // Run keeps the relay going until the context ends, then waits for what it reads, not long, and ends it.
 func (r *Relay) Run(ctx context.Context) {
-	var owned sync.WaitGroup
-	owned.Go(func() { r.hub.Run(ctx) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -130,7 +129,7 @@ func (r *Relay) Run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	owned.Wait()
+	r.hub.Close()
 	hurry := time.AfterFunc(lastReads, func() { r.end(errClosed) })
 	r.reading.Wait()
 	hurry.Stop()
@@ -155,19 +154,15 @@ func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, f *flow.Request,
 	if a == nil && why == "" {
 		return false // nothing of ours
 	}
-	if f.Verb == "watch" && why == "" {
-		why = forwardedLegacyWatch // watches are not shared yet
-	}
-	var who user.Info
 	if why == "" {
-		who, why = r.may(req, f, a)
+		why = r.may(req, f)
 	}
-	if why == "" {
-		if a.live {
-			why = r.follow(w, req, f, a, who, done)
-		} else {
-			why = r.share(w, req, f, a, who, done)
-		}
+	switch {
+	case why != "":
+	case a.live:
+		why = r.follow(w, req, f, a, done)
+	default:
+		why = r.share(w, req, f, a, done)
 	}
 	if why != "" {
 		r.forwards[why].Add(1)
@@ -177,26 +172,26 @@ func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, f *flow.Request,
 }
 
 // may says whether this very request may be answered with what the gate reads.
-func (r *Relay) may(req *http.Request, f *flow.Request, a *asked) (user.Info, reason) {
+func (r *Relay) may(req *http.Request, f *flow.Request) reason {
 	if r.budget.Tight() && !r.evict() {
-		return nil, forwardedMemory
+		return forwardedMemory
 	}
 	ctx := req.Context()
 	if !r.access.Local(ctx, f.APIGroup, f.APIVersion) {
-		return nil, forwardedAggregated
+		return forwardedAggregated
 	}
 	who, err := r.access.Identify(ctx, req, f)
 	if err != nil {
-		return nil, r.unknown(err)
+		return unknown(err)
 	}
 	allowed, err := r.access.Allowed(ctx, who, f)
 	switch {
 	case err != nil:
-		return nil, forwardedAuthorizer
+		return forwardedAuthorizer
 	case !allowed:
-		return nil, forwardedDenied
+		return forwardedDenied
 	}
-	return who, ""
+	return ""
 }
 
 // recheck is asked about an open watch now and then.
@@ -204,7 +199,7 @@ func (r *Relay) recheck(req *http.Request, f *flow.Request) func(context.Context
 	return func(ctx context.Context) (bool, error) {
 		who, err := r.access.Identify(ctx, req, f)
 		if err != nil {
-			if r.unknown(err) == forwardedUnauthenticated {
+			if unknown(err) == forwardedUnauthenticated {
 				return false, nil
 			}
 			return false, err

@@ -6,12 +6,15 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubeinformers "k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/lab"
@@ -149,5 +152,85 @@ func TestSecretsAreNotMeantByAStar(t *testing.T) {
 	}
 	if reads := counter(t, lane, readsTotal, nil); reads != 0 {
 		t.Errorf("secrets were read as the gate's own identity %v times", reads)
+	}
+}
+
+// TestInformers: what client-go's reflectors make of shared lists and watches is what they make of the API server's.
+func TestInformers(t *testing.T) {
+	lane := gatetest.Open(t, cluster(t), gatetest.Options{More: everything})
+	const count = 10
+	stop := make(chan struct{})
+	informers := make([]cache.SharedIndexInformer, 0, count)
+	var running sync.WaitGroup
+	for range count {
+		factory := kubeinformers.NewSharedInformerFactoryWithOptions(lane.Client(lab.Admin), 0, kubeinformers.WithNamespace("default"))
+		informer := factory.Core().V1().ConfigMaps().Informer()
+		informers = append(informers, informer)
+		running.Go(func() { informer.Run(stop) })
+	}
+	defer running.Wait()
+	defer close(stop)
+	if !cache.WaitForCacheSync(t.Context().Done(), synced(informers)...) {
+		t.Fatal("the informers do not sync")
+	}
+	direct := gatetest.Clientset(t, lane.Direct(lab.Admin)).CoreV1().ConfigMaps("default")
+	for i := range 50 {
+		name := fmt.Sprintf("watched-%d", i%20)
+		switch i % 5 {
+		case 4:
+			if err := direct.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+				t.Fatal(err)
+			}
+		default:
+			if _, err := direct.Create(t.Context(), configMap(name), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+	want, err := direct.List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, informer := range informers {
+		eventually(t, fmt.Sprintf("informer %d has what the API server has", i), func() bool {
+			got := informer.GetStore().List()
+			versions := map[string]string{}
+			for _, o := range got {
+				versions[o.(*corev1.ConfigMap).Name] = o.(*corev1.ConfigMap).ResourceVersion
+			}
+			for i := range want.Items {
+				if versions[want.Items[i].Name] != want.Items[i].ResourceVersion {
+					return false
+				}
+			}
+			return len(got) == len(want.Items)
+		})
+	}
+	if reads, answers := counter(t, lane, readsTotal, nil), counter(t, lane, answersTotal, nil); answers < count || reads > count/2 {
+		t.Errorf("want the initial events of %d informers from few reads, got %v answers of %v reads", count, answers, reads)
+	}
+	if forwarded := counter(t, lane, forwardedTotal, nil); forwarded != 0 {
+		t.Errorf("%v requests were forwarded", forwarded)
+	}
+}
+
+func synced(informers []cache.SharedIndexInformer) []cache.InformerSynced {
+	all := make([]cache.InformerSynced, 0, len(informers))
+	for _, i := range informers {
+		all = append(all, i.HasSynced)
+	}
+	return all
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	deadline, tick := time.After(30*time.Second), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not within 30s: %s", what)
+		}
 	}
 }

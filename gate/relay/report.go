@@ -1,8 +1,11 @@
 package relay
 
 import (
+	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/seakeep/seakeep/gate/relay/watch"
 )
 
 // Status says what the relay is doing. Finish is called.
@@ -24,7 +27,23 @@ func (r *Relay) Status() Status {
 		s.Keys = append(s.Keys, e.status(now))
 	}
 	r.mu.Unlock()
+	for _, w := range r.hub.Status() {
+		s.Watches = append(s.Watches, watchStatus(&w))
+	}
 	return s
+}
+
+func watchStatus(w *watch.Status) WatchStatus {
+	query := url.Values{}
+	for name, value := range map[string]string{"labelSelector": w.LabelSelector, "fieldSelector": w.FieldSelector} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	return WatchStatus{
+		Path: w.Path, Query: query.Encode(), MediaType: w.Accept, Filtered: w.Filtered, Subscribers: w.Readers,
+		RingEvents: w.Events, RingBytes: int64(w.Bytes), Oldest: strconv.FormatUint(w.Floor, 10), Newest: strconv.FormatUint(w.Head, 10),
+	}
 }
 
 func (e *entry) status(now time.Time) KeyStatus {

@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"k8s.io/apiserver/pkg/authentication/user"
-
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/relay/access"
 	"github.com/seakeep/seakeep/gate/relay/commit"
@@ -20,7 +18,7 @@ import (
 var errPatience = errors.New("the client's own time limit is over")
 
 // unknown tells a caller nobody vouches for from one that could not be looked up.
-func (r *Relay) unknown(err error) reason {
+func unknown(err error) reason {
 	if errors.Is(err, access.ErrUnknown) {
 		return forwardedUnauthenticated
 	}
@@ -29,7 +27,7 @@ func (r *Relay) unknown(err error) reason {
 
 // share answers a LIST or a WatchList from a batch. It returns why the request is to be forwarded instead, and then nothing
 // was written.
-func (r *Relay) share(w http.ResponseWriter, req *http.Request, f *flow.Request, a *asked, who user.Info, done func(upstream.Result)) reason {
+func (r *Relay) share(w http.ResponseWriter, req *http.Request, f *flow.Request, a *asked, done func(upstream.Result)) reason {
 	ctx := req.Context()
 	if a.patience > 0 {
 		var cancel context.CancelFunc
@@ -74,7 +72,7 @@ func (r *Relay) share(w http.ResponseWriter, req *http.Request, f *flow.Request,
 	if err == nil && a.key.initial && b.Data.ok() {
 		version := r.versionOf(b)
 		leave() // the initial events need not be held while the reader follows what comes next
-		d.followOn(req, f, a, who, version, &result)
+		d.followOn(req, f, a, version, &result)
 		done(result)
 		return ""
 	}
