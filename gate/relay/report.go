@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/seakeep/seakeep/gate/relay/watch"
 )
 
@@ -41,7 +43,8 @@ func watchStatus(w *watch.Status) WatchStatus {
 		}
 	}
 	return WatchStatus{
-		Path: w.Path, Query: query.Encode(), MediaType: w.Accept, Filtered: w.Filtered, Subscribers: w.Readers,
+		Resource: schema.GroupResource{Group: w.Group, Resource: w.Resource}.String(),
+		Path:     w.Path, Query: query.Encode(), MediaType: w.Accept, Filtered: w.Filtered, Subscribers: w.Readers,
 		RingEvents: w.Events, RingBytes: int64(w.Bytes), Oldest: strconv.FormatUint(w.Floor, 10), Newest: strconv.FormatUint(w.Head, 10),
 	}
 }

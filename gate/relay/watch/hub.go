@@ -227,6 +227,8 @@ func (h *Hub) Flush(group, resource string) {
 
 // Status is one shared watch as `seakeep gate relay` shows it.
 type Status struct {
+	Group         string `json:"group,omitempty"`
+	Resource      string `json:"resource"`
 	Path          string `json:"path"`
 	LabelSelector string `json:"labelSelector,omitempty"`
 	FieldSelector string `json:"fieldSelector,omitempty"`

@@ -216,7 +216,7 @@ func (s *source) status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Status{
-		Path: s.key.path, LabelSelector: s.key.labels, FieldSelector: s.key.fields, Accept: s.key.accept,
+		Group: s.key.group, Resource: s.key.resource, Path: s.key.path, LabelSelector: s.key.labels, FieldSelector: s.key.fields, Accept: s.key.accept,
 		Filtered: s.key.filtered, Objects: s.objects.count(), Readers: s.readers, CatchingUp: s.catchingUp, Live: s.live,
 		Events: s.ring.count, Bytes: s.ring.bytes + s.objects.bytes, Floor: s.ring.floor, Head: s.ring.head, Since: s.since, Resumed: s.resumed,
 	}
