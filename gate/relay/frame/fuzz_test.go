@@ -66,6 +66,10 @@ func protobufFrame(typ, name, version string, annotations map[string]string) []b
 	if err != nil {
 		panic(err)
 	}
+	return protobufFrameOf(typ, raw)
+}
+
+func protobufFrameOf(typ string, raw []byte) []byte {
 	unknown, err := (&runtime.Unknown{TypeMeta: runtime.TypeMeta{Kind: "Pod", APIVersion: "v1"}, Raw: raw}).Marshal()
 	if err != nil {
 		panic(err)

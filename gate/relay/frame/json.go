@@ -21,12 +21,12 @@ func parseJSON(f *Frame) error {
 			return errNoFrame
 		}
 		from := c.i
-		switch string(key) {
-		case "type":
+		switch {
+		case string(key) == "type" && event.typ == nil:
 			event.typ, s = c.text()
 		default:
 			s = c.skip()
-			if string(key) == "object" {
+			if string(key) == "object" && event.object == nil {
 				event.object = c.b[from:c.i]
 			}
 		}
@@ -58,7 +58,7 @@ func parseJSONMeta(f *Frame, c *cursor) error {
 			break
 		}
 		switch {
-		case string(key) == "resourceVersion":
+		case string(key) == "resourceVersion" && f.Version == 0:
 			var text []byte
 			text, s = c.text()
 			f.Version, _ = parseVersion(text)

@@ -109,8 +109,10 @@ func (o *Object) readJSON(c *cursor) error {
 		case "spec":
 			spec := cursor{b: value}
 			if spec.find("nodeName") == whole {
-				if text, s := spec.text(); s == whole {
-					o.NodeName = string(text)
+				spec.space()
+				from := spec.i
+				if spec.skip() == whole && json.Unmarshal(spec.b[from:spec.i], &o.NodeName) != nil {
+					o.NodeName = "" // of another kind, where it is something else
 				}
 			}
 		}

@@ -30,10 +30,10 @@ func parseProtobuf(f *Frame) error {
 	var typ, object []byte
 	m := message{b: f.Bytes[4:]}
 	for m.next() {
-		switch m.number {
-		case eventType:
+		switch {
+		case m.number == eventType && typ == nil:
 			typ = m.value
-		case eventObject:
+		case m.number == eventObject && object == nil:
 			object = m.value
 		}
 	}
@@ -66,10 +66,12 @@ func parseProtobuf(f *Frame) error {
 	}
 	m = message{b: meta}
 	for m.next() {
-		switch m.number {
-		case metaVersion:
-			f.Version, _ = parseVersion(m.value)
-		case metaAnnotations:
+		switch {
+		case m.number == metaVersion && m.value != nil && f.Version == 0:
+			if f.Version, _ = parseVersion(m.value); f.Version == 0 {
+				return errVersion
+			}
+		case m.number == metaAnnotations:
 			if f.Type == Bookmark {
 				key, _ := field(m.value, entryKey)
 				value, _ := field(m.value, entryValue)
