@@ -115,7 +115,10 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c.gate.ledger.Opened(f)
 		}
 		seen.forward(r.Header)
-		rooms.proxy.Serve(metered, r.WithContext(ctx), f, done)
+		rooms.proxy.Serve(metered, r.WithContext(ctx), f, func(result upstream.Result) {
+			c.gate.relaying.Load().observed(r, f, result.Code)
+			done(result)
+		})
 	}
 	metered.complete()
 }

@@ -130,6 +130,7 @@ func (g *Gate) openAdmin() error {
 		Engine:     g.limits,
 		Top:        g.top,
 		Totals:     g.totals,
+		Relay:      g.relayStatus,
 		Version:    g.opts.Version,
 		Registerer: g.opts.Registerer,
 		Log:        g.log,

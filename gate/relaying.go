@@ -5,18 +5,25 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/ledger"
 	"github.com/seakeep/seakeep/gate/relay"
 	"github.com/seakeep/seakeep/gate/relay/access"
+	"github.com/seakeep/seakeep/gate/relay/survive"
+	"github.com/seakeep/seakeep/gate/upstream"
 	"github.com/seakeep/seakeep/internal/config"
 )
 
@@ -26,6 +33,8 @@ type relaying struct {
 	config   *v1alpha1.GateRelay
 	patience time.Duration
 	relay    *relay.Relay
+	access   *access.Access
+	kept     *keeping
 	registry *prometheus.Registry
 	start    func()
 	stop     func()
@@ -41,23 +50,84 @@ func (g *Gate) relayingOf(cfg *v1alpha1.GateConfiguration, doc *config.Document)
 	case before != nil && before.patience == cfg.UpstreamTimeout.Duration && reflect.DeepEqual(before.config, cfg.Relay):
 		return before, nil
 	}
-	next := &relaying{config: cfg.Relay, patience: cfg.UpstreamTimeout.Duration, registry: prometheus.NewRegistry()}
+	kept := &keeping{}
+	next := &relaying{config: cfg.Relay, patience: cfg.UpstreamTimeout.Duration, registry: prometheus.NewRegistry(), kept: kept}
 	own := &ownWay{gate: g, user: cfg.Relay.User}
-	may, err := access.New(access.Options{Upstream: own, Reviews: cfg.Relay.Reviews, Registerer: next.registry, Log: g.log})
+	may, err := access.New(access.Options{Upstream: own, Reviews: cfg.Relay.Reviews, Recorder: kept, Registerer: next.registry, Log: g.log})
 	if err != nil {
 		return nil, doc.Errorf(field.NewPath("relay"), nil, err.Error())
 	}
-	next.relay = relay.New(cfg.Relay, relay.Options{
-		Upstream: own, Access: may, Patience: next.patience, Registerer: next.registry, Log: g.log,
-	})
+	options := relay.Options{Upstream: own, Access: may, Patience: next.patience, Registerer: next.registry, Log: g.log}
+	if cfg.Relay.Survive != nil {
+		options.Survivor = kept
+	}
+	next.relay, next.access = relay.New(cfg.Relay, options), may
 	ctx, cancel := context.WithCancel(context.Background())
 	var owned sync.WaitGroup
 	next.start = sync.OnceFunc(func() {
 		owned.Go(func() { may.Run(ctx) })
 		owned.Go(func() { next.relay.Run(ctx) })
+		if cfg.Relay.Survive == nil {
+			return
+		}
+		dir := filepath.Join(cfg.StateDir, "relay")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			g.log.Error("What should survive an outage will not survive a restart", "reason", err)
+		}
+		store, err := survive.New(survive.Options{
+			Upstream: own, Survive: *cfg.Relay.Survive, PerTokenExtras: cfg.Relay.Reviews.PerTokenExtras == v1alpha1.Enabled,
+			Reviewer: may, Dir: dir, Registerer: next.registry, Log: g.log,
+		})
+		if err != nil {
+			g.log.Error("Serving without what would survive an outage", "reason", err)
+			return
+		}
+		kept.store.Store(store)
+		owned.Go(func() { store.Run(ctx) })
 	})
 	next.stop = func() { next.start(); cancel(); owned.Wait() }
 	return next, nil
+}
+
+// keeping is the store of what survives an outage, from when it is open; without one nothing is kept or served. The store
+// is opened when its predecessor is closed, because they have one folder.
+type keeping struct{ store atomic.Pointer[survive.Store] }
+
+// Serve implements relay.Survivor.
+func (k *keeping) Serve(w http.ResponseWriter, r *http.Request, f *flow.Request, done func(upstream.Result)) bool {
+	s := k.store.Load()
+	return s != nil && s.Serve(w, r, f, done)
+}
+
+// Failed implements relay.Survivor.
+func (k *keeping) Failed(err error) {
+	if s := k.store.Load(); s != nil {
+		s.Failed(err)
+	}
+}
+
+// Answered implements relay.Survivor.
+func (k *keeping) Answered() {
+	if s := k.store.Load(); s != nil {
+		s.Answered()
+	}
+}
+
+// Reviewed implements access.Recorder.
+func (k *keeping) Reviewed(who user.Info, f *flow.Request, allowed bool) {
+	if s := k.store.Load(); s != nil {
+		s.Reviewed(who, f, allowed)
+	}
+}
+
+// observed tells what the API server answered to a request that was forwarded.
+func (r *relaying) observed(req *http.Request, f *flow.Request, code int) {
+	if r == nil {
+		return
+	}
+	if s := r.kept.store.Load(); s != nil {
+		s.Observed(req, f, code)
+	}
 }
 
 // close ends the relay, unless it is also the other's.
@@ -76,6 +146,18 @@ func (g *Gate) relayStatus() any {
 		return status
 	}
 	status := r.relay.Status()
+	status.Access = relay.AccessStatus(r.access.Status())
+	if s := r.kept.store.Load(); s != nil {
+		now := s.Status()
+		for _, k := range now.Resources {
+			kept := relay.SurviveStatus{Resource: k.Resource, Bytes: k.Bytes, Serving: now.Gone}
+			if !k.Confirmed.IsZero() {
+				age := status.Taken.Sub(k.Confirmed).Seconds()
+				kept.AgeSeconds, kept.Version = &age, strconv.FormatUint(k.ResourceVersion, 10)
+			}
+			status.Survive = append(status.Survive, kept)
+		}
+	}
 	status.Finish()
 	return status
 }

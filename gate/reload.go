@@ -124,11 +124,9 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 		previous.close(seeing)
 	}
 	previous := g.rooms.Swap(next)
+	g.relaying.Swap(sharing).close(sharing)
 	if sharing != nil {
 		sharing.start()
-	}
-	if before := g.relaying.Swap(sharing); before != nil {
-		before.close(sharing)
 	}
 	if previous != nil {
 		g.retire(previous)

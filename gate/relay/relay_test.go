@@ -30,7 +30,7 @@ func cluster(t *testing.T) *lab.Lab {
 	return lab.Start(t, lab.Options{Nodes: 3, Pods: 30})
 }
 
-// counter is the value of one of the gate's counters.
+// counter is the value of one of the gate's counters or gauges.
 func counter(t *testing.T, lane *gatetest.Lane, name string, labels map[string]string) float64 {
 	t.Helper()
 	families, err := lane.Registry.Gather()
@@ -44,7 +44,7 @@ func counter(t *testing.T, lane *gatetest.Lane, name string, labels map[string]s
 		}
 		for _, m := range family.GetMetric() {
 			if matches(m, labels) {
-				total += m.GetCounter().GetValue()
+				total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}
@@ -232,5 +232,50 @@ func eventually(t *testing.T, what string, is func() bool) {
 		case <-deadline:
 			t.Fatalf("not within 30s: %s", what)
 		}
+	}
+}
+
+// TestSurvives: a gate that starts during an outage answers what it knew from disk, to whom it was granted before, and a
+// client that starts then finds the world and not nothing.
+func TestSurvives(t *testing.T) {
+	l := cluster(t)
+	file := gatetest.Write(t, l, t.TempDir(), gatetest.Options{More: `
+relay:
+  rules: [{resources: [services]}]
+  survive: {resources: [services], after: 1s}
+`})
+	lane := gatetest.Serve(t, l, file)
+	services := func(lane *gatetest.Lane, id lab.Identity) (*corev1.ServiceList, error) {
+		return lane.Client(id).CoreV1().Services("").List(t.Context(), metav1.ListOptions{ResourceVersion: "0"})
+	}
+	before, err := services(lane, lab.Admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the services are kept", func() bool { return counter(t, lane, "seakeep_gate_relay_survive_bytes", nil) > 0 })
+	lane.Stop()
+	server, ok := l.Process(lab.KindAPIServer)
+	if !ok {
+		t.Fatal("the lab has no API server")
+	}
+	if err := server.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := gatetest.Serve(t, l, file)
+	var during *corev1.ServiceList
+	eventually(t, "the services are served without an API server", func() bool {
+		during, err = services(again, lab.Admin)
+		return err == nil
+	})
+	if len(during.Items) != len(before.Items) || during.Items[0].UID != before.Items[0].UID {
+		t.Errorf("want the %d services of before, got %d", len(before.Items), len(during.Items))
+	}
+	response, err := again.HTTP(true, again.Certificate(lab.User("nobody-in-particular"))).Get(again.URL + "/api/v1/services?resourceVersion=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a user who was never granted it: want 503, got %d", response.StatusCode)
 	}
 }

@@ -74,6 +74,7 @@ type Access struct {
 	recorder Recorder
 	log      *slog.Logger
 	metrics  *metrics
+	tally    tally
 	upstream http.RoundTripper
 
 	// known reviews tokens that were verified offline, other those that could not be. They are apart so that a crowd with

@@ -43,6 +43,7 @@ func (a *Access) Allowed(ctx context.Context, who user.Info, f *flow.Request) (b
 	case len(f.FieldSelector)+len(f.LabelSelector) > longestSelectors:
 		return false, errLongSelectors
 	}
+	a.tally.rights.Add(1)
 	key := verdictKey(who, f)
 	if known, ok := a.verdicts.Get(key); ok {
 		return known.(bool), nil

@@ -51,6 +51,7 @@ func (a *Access) Identify(ctx context.Context, r *http.Request, f *flow.Request)
 	if len(r.Header.Get("Authorization")) > longestToken {
 		return nil, fmt.Errorf("%w: its token has more than %d bytes", ErrUnknown, longestToken)
 	}
+	a.tally.tokens.Add(1)
 	// The API server's own reading of the header, on a copy: it takes the header away when the token is good.
 	shown := (&http.Request{Header: http.Header{"Authorization": r.Header["Authorization"]}}).WithContext(ctx)
 	response, ok, err := reviewer.AuthenticateRequest(shown)

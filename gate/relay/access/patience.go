@@ -139,6 +139,7 @@ func (a *Access) ask(ctx context.Context, p *patience, k kind, question func(con
 	result, err := question(context.WithValue(ctx, answerKey{}, said), said)
 	said.settle(ctx, a.ended, leave)
 	a.metrics.observe(k, result, time.Since(began))
+	a.tally.reviewed(k, err != nil)
 	if err != nil && a.ended.Err() != nil {
 		return fmt.Errorf("%w: %w", errEnded, err)
 	}
