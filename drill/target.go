@@ -37,7 +37,7 @@ type DNS struct {
 }
 
 // Component is a process of the target. Stop asks, Kill does not; Start and Restart return when the process runs, which
-// does not mean that it serves.
+// does not mean that it serves; AwaitReady returns when it does.
 type Component interface {
 	// Name is unique: kube-apiserver-0, etcd-0, dns.
 	Name() string
@@ -45,6 +45,7 @@ type Component interface {
 	Stop(ctx context.Context) error
 	Kill(ctx context.Context) error
 	Restart(ctx context.Context) error
+	AwaitReady(ctx context.Context) error
 	// Usage is what the operating system says of it, over all its lives.
 	Usage() Usage
 }

@@ -20,6 +20,8 @@ type DNSOptions struct {
 	// TTL of the cluster's records, and the longest the node caches keep a positive answer; 1 s–1 h in whole seconds,
 	// default 30 s. Denials are kept for 5 s or the TTL if that is less, as in a stock cluster.
 	TTL time.Duration
+	// Replicas of cluster DNS; 1–10, default 1.
+	Replicas int
 	// NodeCaches is the number of node-level caches.
 	NodeCaches int
 	// Plugin that answers for the cluster: "kubernetes" (default) is stock's; "seakeep" is ours, which keeps its data in the
@@ -31,10 +33,10 @@ type DNSOptions struct {
 
 // DNS is the lab's DNS: cluster DNS, and caches in front of it as NodeLocal DNSCache puts them on nodes.
 type DNS struct {
-	ClusterAddr string   // host:port, UDP and TCP
-	CacheAddrs  []string // one for each node cache
-	Cluster     *Process // process "dns"
-	Caches      *Process // process "node-dns": one for all caches; nil without caches
+	ClusterAddrs []string   // host:port, UDP and TCP; one for each replica
+	CacheAddrs   []string   // one for each node cache
+	Cluster      []*Process // processes "dns", "dns-1", …
+	Caches       *Process   // process "node-dns": one for all caches; nil without caches
 }
 
 // The plugins that can answer for the cluster; see DNSOptions.
@@ -73,7 +75,9 @@ var clusterCorefile = template.Must(template.New("").Parse(`.:{{.Port}} {
 }
 `))
 
-// cacheCorefile is NodeLocal DNSCache's for the cluster's domain.
+// cacheCorefile is NodeLocal DNSCache's for the cluster's domain: its upstream is asked over TCP, so that one that ends is
+// noticed at once. Where kube-proxy gives each connection to one of the replicas, forward chooses among them here, with
+// its own health checks.
 var cacheCorefile = template.Must(template.New("").Parse(`{{range .Ports}}.:{{.}} {
     bind 127.0.0.1
     errors
@@ -81,7 +85,8 @@ var cacheCorefile = template.Must(template.New("").Parse(`{{range .Ports}}.:{{.}
         success 9984 {{$.TTL}}
         denial 9984 {{$.DenialTTL}}
     }
-    forward . {{$.ClusterAddr}} {
+    forward . {{$.Upstreams}} {
+        force_tcp
         max_concurrent 1000
     }
 }
@@ -94,6 +99,12 @@ func (l *Lab) StartDNS(ctx context.Context, o DNSOptions) (*DNS, error) {
 	}
 	if o.TTL < time.Second || o.TTL > time.Hour || o.TTL%time.Second != 0 {
 		return nil, fmt.Errorf("starting DNS: TTL must be 1s–1h in whole seconds, got %s", o.TTL)
+	}
+	if o.Replicas == 0 {
+		o.Replicas = 1
+	}
+	if o.Replicas < 0 || o.Replicas > 10 {
+		return nil, fmt.Errorf("starting DNS: replicas must be 1–10, got %d", o.Replicas)
 	}
 	if o.Plugin == "" {
 		o.Plugin = PluginStock
@@ -109,8 +120,10 @@ func (l *Lab) StartDNS(ctx context.Context, o DNSOptions) (*DNS, error) {
 		return nil, fmt.Errorf("starting DNS: %w", err)
 	}
 	d := &DNS{}
-	if err := l.startClusterDNS(ctx, d, path, o); err != nil {
-		return nil, fmt.Errorf("starting DNS: %w", err)
+	for i := range o.Replicas {
+		if err := l.startClusterDNS(ctx, d, i, path, o); err != nil {
+			return nil, fmt.Errorf("starting DNS: %w", err)
+		}
 	}
 	if o.NodeCaches == 0 {
 		return d, nil
@@ -121,7 +134,8 @@ func (l *Lab) StartDNS(ctx context.Context, o DNSOptions) (*DNS, error) {
 	return d, nil
 }
 
-func (l *Lab) startClusterDNS(ctx context.Context, d *DNS, path string, o DNSOptions) error {
+func (l *Lab) startClusterDNS(ctx context.Context, d *DNS, i int, path string, o DNSOptions) error {
+	name := instance(KindDNS, i)
 	kubeconfig, err := l.componentKubeconfig(KindDNS, dnsServer)
 	if err != nil {
 		return err
@@ -132,12 +146,11 @@ func (l *Lab) startClusterDNS(ctx context.Context, d *DNS, path string, o DNSOpt
 			return err
 		}
 	}
-	d.ClusterAddr = loopback(ports[0])
 	snapshots := ""
 	if o.Plugin == PluginSeakeep {
-		snapshots = filepath.Join(l.options.Dir, "dns-snapshots")
+		snapshots = filepath.Join(l.options.Dir, name+"-snapshots")
 	}
-	corefile, err := l.writeTemplate(KindDNS+".corefile", clusterCorefile, map[string]any{
+	corefile, err := l.writeTemplate(name+".corefile", clusterCorefile, map[string]any{
 		"Plugin": o.Plugin, "Snapshots": snapshots,
 		"Port": ports[0], "HealthPort": ports[1], "ReadyPort": ports[2], "MetricsPort": ports[3],
 		"Kubeconfig": kubeconfig, "TTL": int(o.TTL.Seconds()),
@@ -145,15 +158,16 @@ func (l *Lab) startClusterDNS(ctx context.Context, d *DNS, path string, o DNSOpt
 	if err != nil {
 		return err
 	}
-	ready := "http://" + loopback(ports[2]) + "/ready"
-	d.Cluster, err = l.Run(ctx, ProcessSpec{
-		Name: KindDNS, Path: path, Args: append([]string{"-conf", corefile}, l.options.ExtraArgs[KindDNS]...), Restart: true,
+	addr, ready := loopback(ports[0]), "http://"+loopback(ports[2])+"/ready"
+	process, err := l.Run(ctx, ProcessSpec{
+		Name: name, Kind: KindDNS, Path: path, Args: append([]string{"-conf", corefile}, l.options.ExtraArgs[KindDNS]...), Restart: true,
 		Bounds: l.options.Bounds[KindDNS],
 		Ready: func(ctx context.Context) error {
 			// It calls itself ready when its data is, which can be before it listens.
-			return errors.Join(getOK(ctx, http.DefaultClient, ready), allAnswer(ctx, []string{d.ClusterAddr}))
+			return errors.Join(getOK(ctx, http.DefaultClient, ready), allAnswer(ctx, []string{addr}))
 		},
 	})
+	d.ClusterAddrs, d.Cluster = append(d.ClusterAddrs, addr), append(d.Cluster, process)
 	return err
 }
 
@@ -167,7 +181,7 @@ func (l *Lab) startNodeCaches(ctx context.Context, d *DNS, path string, o DNSOpt
 		d.CacheAddrs = append(d.CacheAddrs, loopback(ports[i]))
 	}
 	corefile, err := l.writeTemplate(KindNodeDNS+".corefile", cacheCorefile, map[string]any{
-		"Ports": ports, "TTL": int(o.TTL.Seconds()), "DenialTTL": min(5, int(o.TTL.Seconds())), "ClusterAddr": d.ClusterAddr,
+		"Ports": ports, "TTL": int(o.TTL.Seconds()), "DenialTTL": min(5, int(o.TTL.Seconds())), "Upstreams": strings.Join(d.ClusterAddrs, " "),
 	})
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/seakeep/seakeep/lab/agents"
@@ -243,16 +245,19 @@ func TestAgentWithWrongBehaviourIsRefused(t *testing.T) {
 }
 
 func TestDNSAnswersForAService(t *testing.T) {
-	l := Start(t, Options{Dir: t.TempDir(), Nodes: 2, Pods: 4})
-	d, err := l.StartDNS(t.Context(), DNSOptions{TTL: 7 * time.Second, NodeCaches: 2})
+	l := Start(t, Options{Dir: t.TempDir(), Nodes: 3, Pods: 40})
+	d, err := l.StartDNS(t.Context(), DNSOptions{TTL: 7 * time.Second, Replicas: 2, NodeCaches: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	service := l.Deployments()[0]
-	for _, addr := range append([]string{d.ClusterAddr}, d.CacheAddrs...) {
+	ask := func(service types.NamespacedName, addr string) (*dns.Msg, error) {
 		query := new(dns.Msg)
 		query.SetQuestion(service.Name+"."+service.Namespace+".svc."+Domain+".", dns.TypeA)
 		answer, _, err := new(dns.Client).ExchangeContext(t.Context(), query, addr)
+		return answer, err
+	}
+	for _, addr := range slices.Concat(d.ClusterAddrs, d.CacheAddrs) {
+		answer, err := ask(l.Deployments()[0], addr)
 		if err != nil {
 			t.Fatalf("asking %s: %v", addr, err)
 		}
@@ -260,9 +265,20 @@ func TestDNSAnswersForAService(t *testing.T) {
 			t.Errorf("%s answers %v, want one address with a TTL of ≤ 7 s", addr, answer.Answer)
 		}
 	}
-	before := d.Cluster.PID()
-	if err := d.Cluster.Restart(t.Context()); err != nil || d.Cluster.PID() == before {
+	before := d.Cluster[1].PID()
+	if err := d.Cluster[1].Restart(t.Context()); err != nil || d.Cluster[1].PID() == before {
 		t.Errorf("restarting DNS: %v", err)
+	}
+	// A replica that is gone costs no name that is not cached: the caches ask the other one.
+	if err := d.Cluster[0].Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, service := range l.Deployments()[1:] {
+		for _, addr := range d.CacheAddrs {
+			if answer, err := ask(service, addr); err != nil || len(answer.Answer) != 1 {
+				t.Errorf("with one replica of two, %s is answered with %v (%v)", service, answer, err)
+			}
+		}
 	}
 }
 

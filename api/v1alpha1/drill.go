@@ -61,6 +61,8 @@ type DrillTarget struct {
 	Kind string `json:"kind"`
 	// APIServers is how many API servers it starts with; default 1, 1–5.
 	APIServers int `json:"apiServers,omitempty"`
+	// DNSReplicas is how many replicas cluster DNS has; default 2, as kubeadm makes it, 1–10.
+	DNSReplicas int `json:"dnsReplicas,omitempty"`
 	// NodeCaches is how many node-level DNS caches it has; default 2, 1–64.
 	NodeCaches int `json:"nodeCaches,omitempty"`
 	// Bounds are what components may take of the machine, so that a big one shows what a small control plane does.
@@ -218,6 +220,9 @@ const (
 func (d *Drill) SetDefaults() {
 	if d.Target.APIServers == 0 {
 		d.Target.APIServers = 1
+	}
+	if d.Target.DNSReplicas == 0 {
+		d.Target.DNSReplicas = 2
 	}
 	if d.Target.NodeCaches == 0 {
 		d.Target.NodeCaches = 2

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -70,6 +72,10 @@ type ComponentAction struct {
 	Name string `json:"name"`
 	// Op is Start, Stop, Kill or Restart.
 	Op ComponentOp `json:"op"`
+	// ReadyWithin makes a Start or Restart of several instances a rolling one: each may take so long, in machine time, to be
+	// ready before the next one's turn comes. One that is not by then is left behind: what ends a process in an outage,
+	// the kernel or the node, does not wait for ever. Default 0: it is enough that it runs; at most 5m.
+	ReadyWithin metav1.Duration `json:"readyWithin,omitempty"`
 }
 
 // ComponentOp is what is done to a component.
@@ -179,6 +185,13 @@ func (a *ComponentAction) validate(path *field.Path) field.ErrorList {
 	errs := required(a.Name, path.Child("name"), "which component")
 	if !slices.Contains(componentOps, a.Op) {
 		errs = append(errs, field.NotSupported(path.Child("op"), a.Op, componentOps))
+	}
+	p := path.Child("readyWithin")
+	switch d := a.ReadyWithin.Duration; {
+	case d < 0 || d > 5*time.Minute:
+		errs = append(errs, field.Invalid(p, d.String(), "must be between 0s and 5m"))
+	case d > 0 && a.Op != ComponentStart && a.Op != ComponentRestart:
+		errs = append(errs, field.Forbidden(p, "only what is started gets ready"))
 	}
 	return errs
 }

@@ -53,16 +53,21 @@ func TestDrillValidate(t *testing.T) {
 		change func(*Drill)
 		want   string // the field and part of the rule
 	}{
-		"no phase":                  {func(d *Drill) { d.Phases = nil }, "phases: Required"},
-		"phases not in order":       {func(d *Drill) { d.Phases[1].At = at(-2 * time.Minute) }, "phases[1].at"},
-		"two phases of a name":      {func(d *Drill) { d.Phases[1].Name = "baseline" }, "phases[1].name: Duplicate"},
-		"phase after nothing":       {func(d *Drill) { d.Phases[1].At, d.Phases[1].After = nil, "nobody" }, "phases[1].after: Not found"},
-		"two steps of a name":       {func(d *Drill) { d.Timeline = append(d.Timeline, d.Timeline[0]) }, "timeline[1].name: Duplicate"},
-		"a step without a time":     {func(d *Drill) { d.Timeline[0].At = nil }, "exactly one of at and after"},
-		"a step after itself":       {func(d *Drill) { d.Timeline[0].At, d.Timeline[0].After = nil, "kill" }, "in a circle"},
-		"a step without action":     {func(d *Drill) { d.Timeline[0].Action = DrillAction{} }, "timeline[0].action: Required"},
-		"a step with two actions":   {func(d *Drill) { d.Timeline[0].Action.DNSCache = &DNSCacheAction{Op: CacheExpire} }, "exactly one action"},
-		"an unknown operation":      {func(d *Drill) { d.Timeline[0].Action.Component.Op = "Explode" }, "timeline[0].action.component.op: Unsupported"},
+		"no phase":                {func(d *Drill) { d.Phases = nil }, "phases: Required"},
+		"phases not in order":     {func(d *Drill) { d.Phases[1].At = at(-2 * time.Minute) }, "phases[1].at"},
+		"two phases of a name":    {func(d *Drill) { d.Phases[1].Name = "baseline" }, "phases[1].name: Duplicate"},
+		"phase after nothing":     {func(d *Drill) { d.Phases[1].At, d.Phases[1].After = nil, "nobody" }, "phases[1].after: Not found"},
+		"two steps of a name":     {func(d *Drill) { d.Timeline = append(d.Timeline, d.Timeline[0]) }, "timeline[1].name: Duplicate"},
+		"a step without a time":   {func(d *Drill) { d.Timeline[0].At = nil }, "exactly one of at and after"},
+		"a step after itself":     {func(d *Drill) { d.Timeline[0].At, d.Timeline[0].After = nil, "kill" }, "in a circle"},
+		"a step without action":   {func(d *Drill) { d.Timeline[0].Action = DrillAction{} }, "timeline[0].action: Required"},
+		"a step with two actions": {func(d *Drill) { d.Timeline[0].Action.DNSCache = &DNSCacheAction{Op: CacheExpire} }, "exactly one action"},
+		"an unknown operation":    {func(d *Drill) { d.Timeline[0].Action.Component.Op = "Explode" }, "timeline[0].action.component.op: Unsupported"},
+		"a kill that gets ready":  {func(d *Drill) { d.Timeline[0].Action.Component.ReadyWithin = *at(time.Second) }, "timeline[0].action.component.readyWithin: Forbidden"},
+		"ready within an hour": {func(d *Drill) {
+			d.Timeline[0].Action.Component = &ComponentAction{Name: "dns", Op: ComponentRestart, ReadyWithin: *at(time.Hour)}
+		}, "timeline[0].action.component.readyWithin: Invalid"},
+		"too many replicas of DNS":  {func(d *Drill) { d.Target.DNSReplicas = 11 }, "target.dnsReplicas: Invalid"},
 		"retried for ever":          {func(d *Drill) { d.Timeline[0].Retry = at(time.Second) }, "retry and until go together"},
 		"no probe":                  {func(d *Drill) { d.Probes = nil }, "probes: Required"},
 		"an empty probe":            {func(d *Drill) { d.Probes[0] = DrillProbe{} }, "probes[0]: Required"},

@@ -70,6 +70,7 @@ var boundedComponents = []string{"etcd", "kube-apiserver", "kube-controller-mana
 func (t *DrillTarget) validate(path *field.Path) field.ErrorList {
 	errs := oneOf(t.Kind, path.Child("kind"), TargetLab)
 	errs = append(errs, between(t.APIServers, 1, 5, path.Child("apiServers"))...)
+	errs = append(errs, between(t.DNSReplicas, 1, 10, path.Child("dnsReplicas"))...)
 	errs = append(errs, between(t.NodeCaches, 1, 64, path.Child("nodeCaches"))...)
 	seen := sets.New[string]()
 	for i, b := range t.Bounds {

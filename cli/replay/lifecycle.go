@@ -12,11 +12,13 @@ import (
 // startDNS starts cluster DNS and the node caches. The lab counts times to live in whole seconds, as DNS does.
 func (t *labTarget) startDNS(ctx context.Context, d *v1alpha1.Drill, layers Layers) error {
 	ttl := max(time.Second, d.Compressed(d.DNS.TTL.Duration).Round(time.Second))
-	dns, err := t.lab.StartDNS(ctx, lab.DNSOptions{TTL: ttl, NodeCaches: d.Target.NodeCaches, Plugin: layers.dnsPlugin()})
+	dns, err := t.lab.StartDNS(ctx, lab.DNSOptions{
+		TTL: ttl, Replicas: d.Target.DNSReplicas, NodeCaches: d.Target.NodeCaches, Plugin: layers.dnsPlugin(),
+	})
 	if err != nil {
 		return err
 	}
-	t.dns = drill.DNS{Cluster: []string{dns.ClusterAddr}, Caches: dns.CacheAddrs, Domain: lab.Domain}
+	t.dns = drill.DNS{Cluster: dns.ClusterAddrs, Caches: dns.CacheAddrs, Domain: lab.Domain}
 	return nil
 }
 
@@ -52,6 +54,9 @@ func (c component) Start(ctx context.Context) error {
 	}
 	return nil
 }
+
+// AwaitReady implements drill.Component: what runs is only waited for.
+func (c component) AwaitReady(ctx context.Context) error { return c.Process.Start(ctx) }
 
 // Restart implements drill.Component.
 func (c component) Restart(ctx context.Context) error {

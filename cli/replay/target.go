@@ -82,24 +82,14 @@ func (t *labTarget) Components() []drill.Component {
 // DNS implements drill.Target.
 func (t *labTarget) DNS() drill.DNS { return t.dns }
 
-// ExpireDNSCaches implements drill.CacheExpirer: a cache that is started again is empty.
+// ExpireDNSCaches implements drill.CacheExpirer.
 func (t *labTarget) ExpireDNSCaches(ctx context.Context) error {
-	var restarts sync.WaitGroup
-	var mu sync.Mutex
 	var errs []error
 	for _, p := range t.lab.Processes() {
-		if p.Kind != lab.KindNodeDNS {
-			continue
+		if p.Kind == lab.KindNodeDNS {
+			errs = append(errs, p.Reload(ctx))
 		}
-		restarts.Go(func() {
-			if err := p.Restart(ctx); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, err)
-			}
-		})
 	}
-	restarts.Wait()
 	return errors.Join(errs...)
 }
 

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,12 +15,27 @@ import (
 	"github.com/seakeep/seakeep/lab"
 )
 
+// buildDir is the folder of the program that the tests run; TestMain removes it.
+var buildDir string
+
+// built makes the program, once for all tests.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "seakeep-dns-test-")
+	if err != nil {
+		return "", err
+	}
+	buildDir = dir
+	path := filepath.Join(dir, "seakeep-dns")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
 func build(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "seakeep-dns")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".").CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
-	}
+	path, err := built()
+	check(t, err)
 	return path
 }
 
@@ -34,7 +51,7 @@ func TestRestartWithoutTheAPIServer(t *testing.T) {
 	name := service.Name + "." + service.Namespace + ".svc." + lab.Domain + "."
 	ask := func() *dns.Msg {
 		t.Helper()
-		m, _, err := new(dns.Client).ExchangeContext(t.Context(), new(dns.Msg).SetQuestion(name, dns.TypeA), d.ClusterAddr)
+		m, _, err := new(dns.Client).ExchangeContext(t.Context(), new(dns.Msg).SetQuestion(name, dns.TypeA), d.ClusterAddrs[0])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +66,7 @@ func TestRestartWithoutTheAPIServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Restart returns when /ready says so, with data from the disk.
-	if err := d.Cluster.Restart(t.Context()); err != nil {
+	if err := d.Cluster[0].Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	after := ask()

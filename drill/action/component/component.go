@@ -43,15 +43,27 @@ func (a *action) Do(ctx context.Context) error {
 func (a *action) on(ctx context.Context, c drill.Component) error {
 	switch a.spec.Op {
 	case v1alpha1.ComponentStart:
-		return c.Start(ctx)
+		return a.settle(ctx, c, c.Start(ctx))
 	case v1alpha1.ComponentStop:
 		return c.Stop(ctx)
 	case v1alpha1.ComponentKill:
 		return c.Kill(ctx)
 	case v1alpha1.ComponentRestart:
-		return c.Restart(ctx)
+		return a.settle(ctx, c, c.Restart(ctx))
 	}
 	panic("BUG: operation " + string(a.spec.Op) + " passed validation")
+}
+
+// settle gives what was started its time to be ready. That it is not by then is no failure: the probes tell what became
+// of it.
+func (a *action) settle(ctx context.Context, c drill.Component, err error) error {
+	if limit := a.spec.ReadyWithin.Duration; err == nil && limit > 0 {
+		waiting, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		_ = c.AwaitReady(waiting)
+		return ctx.Err()
+	}
+	return err
 }
 
 // matches says whether a component is the one named, or an instance of it: kube-apiserver-1 is a kube-apiserver.

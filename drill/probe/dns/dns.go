@@ -6,6 +6,7 @@ package dns
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -54,7 +55,7 @@ func (p *probe) Run(ctx context.Context, sink drill.Sink) error {
 	var series sync.WaitGroup
 	series.Go(func() {
 		drill.OpenLoop(ctx, p.spec.Interval.Duration, func(ctx context.Context, n int, due time.Time) {
-			p.once(ctx, sink, Cached, p.target.DNS().Caches, n, n%cachedNames, due)
+			p.once(ctx, sink, Cached, onNode(p.target.DNS().Caches, n), n%cachedNames, due)
 		})
 	})
 	series.Go(func() {
@@ -64,7 +65,7 @@ func (p *probe) Run(ctx context.Context, sink drill.Sink) error {
 			if names <= 0 || n >= names*len(caches) {
 				return // every name was asked of every cache: there is no data any more, and none is made up
 			}
-			p.once(ctx, sink, Unique, caches, n/names, cachedNames+n%names, due)
+			p.once(ctx, sink, Unique, onNode(caches, n/names), cachedNames+n%names, due)
 		})
 	})
 	for _, restarted := range p.restarted {
@@ -75,7 +76,7 @@ func (p *probe) Run(ctx context.Context, sink drill.Sink) error {
 			case <-restarted:
 			}
 			drill.OpenLoop(ctx, p.spec.Interval.Duration, func(ctx context.Context, n int, due time.Time) {
-				p.once(ctx, sink, AfterRestart, p.target.DNS().Cluster, n, n%p.drill.Fixtures.Services, due)
+				p.once(ctx, sink, AfterRestart, balanced(p.target.DNS().Cluster, n), n%p.drill.Fixtures.Services, due)
 			})
 		})
 	}
@@ -83,8 +84,30 @@ func (p *probe) Run(ctx context.Context, sink drill.Sink) error {
 	return nil
 }
 
-// once asks one server for one Service's address, as a stub resolver with one attempt.
-func (p *probe) once(ctx context.Context, sink drill.Sink, series string, servers []string, server, name int, due time.Time) {
+// attempts is how often a resolver asks before it gives up: what glibc and Go do when resolv.conf does not say. They ask
+// again at once after a failure. A server that is silent is not asked again here: they wait for 5 s, which is longer than
+// a person does.
+const attempts = 2
+
+// onNode is whom the attempts of a resolver on node n reach: the node's cache and no other.
+func onNode(caches []string, n int) []string {
+	if len(caches) == 0 {
+		return nil
+	}
+	return slices.Repeat([]string{caches[n%len(caches)]}, attempts)
+}
+
+// balanced is whom the attempts of a resolver reach that asks the service's address: any replica, each time another.
+func balanced(replicas []string, n int) []string {
+	var servers []string
+	for i := range attempts {
+		servers = append(servers, replicas[(n+i)%len(replicas)])
+	}
+	return servers
+}
+
+// once asks for one Service's address as a stub resolver would: the first server, and the next one after a failure.
+func (p *probe) once(ctx context.Context, sink drill.Sink, series string, servers []string, name int, due time.Time) {
 	if len(servers) == 0 {
 		return
 	}
@@ -93,9 +116,16 @@ func (p *probe) once(ctx context.Context, sink drill.Sink, series string, server
 	question := new(mdns.Msg)
 	question.SetQuestion(fixtures.ServiceName(name)+"."+p.drill.Fixtures.Namespace+".svc."+p.target.DNS().Domain+".", mdns.TypeA)
 	client := &mdns.Client{Net: "udp", Timeout: p.spec.Timeout.Duration}
-	answer, _, err := client.ExchangeContext(attempt, question, servers[server%len(servers)])
-	if ctx.Err() != nil {
-		return
+	var answer *mdns.Msg
+	var err error
+	for _, server := range servers {
+		answer, _, err = client.ExchangeContext(attempt, question, server)
+		if ctx.Err() != nil {
+			return
+		}
+		if attempt.Err() != nil || err == nil && !refused(answer) {
+			break
+		}
 	}
 	latency := time.Since(due)
 	sink.Record(series, due, latency, outcome(answer, err, latency, p.spec.Within.Duration))
@@ -107,7 +137,7 @@ func outcome(answer *mdns.Msg, err error, latency, within time.Duration) drill.O
 		return drill.OutcomeOf(0, err, latency, within)
 	}
 	switch {
-	case answer.Rcode == mdns.RcodeServerFailure || answer.Rcode == mdns.RcodeRefused:
+	case refused(answer):
 		return drill.Unavailable
 	case answer.Rcode != mdns.RcodeSuccess || len(answer.Answer) == 0:
 		return drill.Wrong
@@ -116,4 +146,9 @@ func outcome(answer *mdns.Msg, err error, latency, within time.Duration) drill.O
 	default:
 		return drill.OK
 	}
+}
+
+// refused says whether a resolver would ask again.
+func refused(answer *mdns.Msg) bool {
+	return answer.Rcode == mdns.RcodeServerFailure || answer.Rcode == mdns.RcodeRefused
 }
