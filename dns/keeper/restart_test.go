@@ -181,6 +181,43 @@ func TestForeignSnapshot(t *testing.T) {
 	})
 }
 
+// The same when nobody has said which cluster is ours: the snapshot answers until the API server says that it is not
+// ours, and from then on nothing of it does. A relay's word is not enough.
+func TestForeignSnapshotIsThrownAway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		dir := t.TempDir()
+		theirs := newCluster("theirs")
+		theirs.populate(50, 1)
+		k := run(t, Options{Sources: []Source{newServer("a", theirs)}, Snapshot: onDisk(t, dir)})
+		settle(time.Minute)
+		k.stop()
+
+		ours := newCluster("ours")
+		ours.populate(7, 2)
+		a, b := newServer("a", ours), newServer("b", ours)
+		a.class = Relay
+		b.stop()
+		k = run(t, Options{Sources: []Source{a, b}, Snapshot: onDisk(t, dir)})
+		settle(time.Minute)
+		k.wantState(Restored)
+		k.wantReady(50, 50)
+		if len(a.listed()) > 0 {
+			t.Error("a relay of another cluster was followed")
+		}
+		b.start()
+		settle(4 * time.Second)
+		k.wantState(Live)
+		k.wantReady(7, 14)
+		if got := k.Status().Cluster; got != "ours" {
+			t.Errorf("the cluster is %s", got)
+		}
+		k.stop()
+		if loaded, objects := snapshotOf(t, dir); loaded.Cluster != "ours" || len(objects) != 2+7+7 {
+			t.Errorf("on disk are %d objects of cluster %s", len(objects), loaded.Cluster)
+		}
+	})
+}
+
 func TestDiskThatCannotBeWritten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "state")

@@ -79,7 +79,9 @@ func (k *Keeper) firstAnswering(ctx context.Context, n int, off *cooling) (int, 
 	return 0, false
 }
 
-// probe asks a source which cluster it is. The first answer there ever is decides which one is ours.
+// probe asks a source which cluster it is. Ours is the one that is configured; else the snapshot's; else that of the first
+// source that answers. An API server outranks a snapshot: it proves with its certificate that it is the one which
+// this server was told to follow, and a snapshot may have come with a cloned or swapped disk.
 func (k *Keeper) probe(ctx context.Context, source Source) error {
 	probing, cancel := context.WithTimeout(ctx, probeFor)
 	defer cancel()
@@ -89,8 +91,11 @@ func (k *Keeper) probe(ctx context.Context, source Source) error {
 	}
 	var ours string
 	if err := k.ask(ctx, func() {
-		if k.cluster == "" {
+		switch {
+		case k.cluster == "":
 			k.cluster = uid
+		case uid != k.cluster && source.Class() == API && k.o.Cluster == "" && k.following == nil && k.class == Disk:
+			k.disown(source, uid)
 		}
 		ours = k.cluster
 	}); err != nil {
@@ -98,7 +103,7 @@ func (k *Keeper) probe(ctx context.Context, source Source) error {
 	}
 	if uid != ours {
 		k.m.foreign.WithLabelValues(string(source.Class())).Inc()
-		k.log.Error("Source is another cluster's and is not used; if the cluster was made anew, remove the snapshot",
+		k.log.Error("Source is another cluster's and is not used",
 			"source", source.Name(), "cluster", uid, "ours", ours)
 		return fmt.Errorf("it is cluster %s, not %s", uid, ours)
 	}
@@ -278,6 +283,22 @@ func (k *Keeper) handedOver(draft *store.Draft, name string, class Class, origin
 	k.recount()
 	k.log.Info("Took whole data", "source", name, "class", class, "confirmed", origin.Confirmed,
 		"services", k.o.Store.Count(store.Services), "endpointSlices", k.o.Store.Count(store.EndpointSlices))
+	k.publishStatus()
+}
+
+// disown throws away what was restored, when the API server says that it is another cluster's. Until there is a list, no data
+// is better than theirs.
+func (k *Keeper) disown(source Source, uid string) {
+	k.m.refused.Inc()
+	k.log.Error("The snapshot is another cluster's and is thrown away", "snapshot", k.cluster, "cluster", uid, "source", source.Name())
+	k.o.Store.Publish(k.o.Store.Fresh())
+	k.cluster, k.source, k.class, k.confirmed = uid, "", "", time.Time{}
+	for _, kind := range k.o.Kinds {
+		s := &k.kinds[kind]
+		s.version, s.highest, s.restored, s.complete, s.lacking = "", 0, "", false, false
+	}
+	k.resetGuard()
+	k.recount()
 	k.publishStatus()
 }
 

@@ -3,9 +3,12 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +23,7 @@ import (
 	"github.com/seakeep/seakeep/dns/relay"
 	"github.com/seakeep/seakeep/dns/snapshot"
 	"github.com/seakeep/seakeep/dns/store"
+	"github.com/seakeep/seakeep/internal/pki"
 )
 
 // open makes the keeper that a stanza asks for. Its snapshot is served when it returns.
@@ -28,13 +32,13 @@ func open(k *kubernetes.Kubernetes, o *options, registerer prometheus.Registerer
 	if err != nil {
 		return nil, err
 	}
-	disk, err := openSnapshot(o)
+	disk, err := openSnapshot(k, o)
 	if err != nil {
 		return nil, err
 	}
 	logger := slog.New(coreLog{})
 	ko := keeper.Options{
-		Store: store.New(time.Now), Sources: sources, Fetchers: fetchers, Kinds: o.kinds(), Snapshot: disk, Guard: o.guard,
+		Store: store.New(time.Now), Sources: sources, Fetchers: fetchers, Kinds: o.kinds(), Snapshot: disk, Cluster: o.cluster, Guard: o.guard,
 		Version: "seakeep-dns", Registerer: registerer, Log: logger,
 	}
 	if o.relay != nil {
@@ -54,11 +58,11 @@ func open(k *kubernetes.Kubernetes, o *options, registerer prometheus.Registerer
 	return kept, nil
 }
 
-func openSnapshot(o *options) (*snapshot.File, error) {
+func openSnapshot(k *kubernetes.Kubernetes, o *options) (*snapshot.File, error) {
 	if o.snapshot == "" {
 		return nil, nil
 	}
-	so := snapshot.Options{Dir: o.snapshot}
+	so := snapshot.Options{Dir: o.snapshot, Authorities: authorities(k, o)}
 	if o.snapshotKey != "" {
 		key, err := os.ReadFile(o.snapshotKey)
 		if err != nil {
@@ -67,6 +71,35 @@ func openSnapshot(o *options) (*snapshot.File, error) {
 		so.Key = bytes.TrimSpace(key)
 	}
 	return snapshot.Open(so)
+}
+
+// authorities are digests of the keys that the API server's certificate is verified with. They are known while no API server
+// answers, and other clusters have others; a certificate that is renewed with its key is still the same one.
+func authorities(k *kubernetes.Kubernetes, o *options) []string {
+	if len(o.sources) > 0 && !slices.ContainsFunc(o.sources, func(s sourceOption) bool { return s.class == string(keeper.API) }) {
+		return nil
+	}
+	configs, err := restConfigs(k, o)
+	if err != nil {
+		return nil
+	}
+	config := configs[0] // all have the same
+	pem := config.CAData
+	if len(pem) == 0 && config.CAFile != "" {
+		if pem, err = os.ReadFile(config.CAFile); err != nil {
+			return nil
+		}
+	}
+	certs, err := pki.ParseCerts(pem)
+	if err != nil {
+		return nil
+	}
+	var digests []string
+	for _, c := range certs {
+		sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+		digests = append(digests, hex.EncodeToString(sum[:16]))
+	}
+	return digests
 }
 
 // kinds are what the options need to be read.
@@ -84,19 +117,37 @@ func (o *options) kinds() []store.Kind {
 	return kinds
 }
 
-// restConfig is the API server's, as the kubernetes plugin finds it. The plugin itself sets the limits of its client after
-// the client was made, so that they do nothing; here they do.
-func restConfig(k *kubernetes.Kubernetes, o *options) (*rest.Config, error) {
+// restConfigs are the API servers', as the kubernetes plugin finds them, in order; where the option endpoint names several, that
+// plugin uses the first. There is at least one.
+func restConfigs(k *kubernetes.Kubernetes, o *options) ([]*rest.Config, error) {
+	if k.ClientConfig != nil || len(k.APIServerList) == 0 {
+		config, err := restConfig(k, o, "")
+		return []*rest.Config{config}, err
+	}
+	var configs []*rest.Config
+	for _, server := range k.APIServerList {
+		config, err := restConfig(k, o, server)
+		if err != nil {
+			return nil, err
+		}
+		configs = append(configs, config)
+	}
+	return configs, nil
+}
+
+// restConfig is for one API server; without an address, that of the kubeconfig or of the cluster around us. The plugin
+// itself sets the limits of its client after the client was made, so that they do nothing; here they do.
+func restConfig(k *kubernetes.Kubernetes, o *options, server string) (*rest.Config, error) {
 	var config *rest.Config
 	var err error
 	switch {
 	case k.ClientConfig != nil:
 		config, err = k.ClientConfig.ClientConfig()
-	case len(k.APIServerList) == 0:
+	case server == "":
 		config, err = rest.InClusterConfig()
 	default:
 		overrides := &clientcmd.ConfigOverrides{
-			ClusterInfo: clientcmdapi.Cluster{Server: k.APIServerList[0], CertificateAuthority: k.APICertAuth},
+			ClusterInfo: clientcmdapi.Cluster{Server: server, CertificateAuthority: k.APICertAuth},
 			AuthInfo:    clientcmdapi.AuthInfo{ClientCertificate: k.APIClientCert, ClientKey: k.APIClientKey},
 		}
 		config, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(&clientcmd.ClientConfigLoadingRules{}, overrides).ClientConfig()

@@ -44,6 +44,7 @@ type options struct {
 	search               []string // of this host's resolv.conf, for autopath
 
 	// Ours.
+	cluster     string // UID of its kube-system; empty: whichever the API server or the snapshot says
 	snapshot    string // folder; empty: nothing is kept
 	snapshotKey string // file with the key of the snapshot's HMAC
 	state       string // host:port of /state
@@ -65,6 +66,7 @@ type fastOptions struct {
 
 // ours are the options that the kubernetes plugin does not know.
 var ours = map[string]func(o *options, c *caddy.Controller) error{
+	"cluster":   parseOne(func(o *options) *string { return &o.cluster }),
 	"snapshot":  parseSnapshot,
 	"state":     parseOne(func(o *options) *string { return &o.state }),
 	"socket":    parseOne(func(o *options) *string { return &o.socket }),

@@ -105,6 +105,14 @@ func (h *history) replaceLocked(version string, objects map[store.Key]store.Obje
 	h.wake()
 }
 
+// forget throws the data away: it was not ours to serve.
+func (h *history) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.replaceLocked("", nil)
+	h.known = false
+}
+
 // gone notes that the source does not have the kind.
 func (h *history) gone() {
 	h.mu.Lock()

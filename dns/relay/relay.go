@@ -160,6 +160,12 @@ func (r *Relay) Tap(source keeper.Source) keeper.Source {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.upstream = nil
+	if r.loaded.source != "" && r.data.Status().State == keeper.Empty { // what was handed over proved to be another cluster's
+		r.loaded = base{}
+		for _, kind := range r.o.Kinds {
+			r.kinds[kind].forget()
+		}
+	}
 	if upstream, ok := source.(reacher); ok {
 		r.upstream = newAsking(upstream)
 	}

@@ -86,6 +86,8 @@ func Encode(w io.Writer, meta Meta, objects iter.Seq[store.Object], key []byte) 
 type DecodeOptions struct {
 	// Cluster, if not empty, is the only cluster accepted.
 	Cluster string
+	// Authorities, if not empty, must have one in common with the snapshot's, if it names any.
+	Authorities []string
 	// Key, if not empty, must have signed the snapshot.
 	Key []byte
 	// MaxBytes bounds what is read; it must be > 0.
@@ -114,7 +116,7 @@ func decode(r *bufio.Reader, o DecodeOptions, each func(store.Object) error) (Me
 	if err != nil {
 		return Meta{}, err
 	}
-	if err := meta.check(o.Cluster); err != nil {
+	if err := meta.check(o.Cluster, o.Authorities); err != nil {
 		return meta, err
 	}
 	if in.mac != nil && !meta.Signed {

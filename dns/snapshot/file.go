@@ -38,6 +38,8 @@ type Options struct {
 	Dir string
 	// Key, if not empty, signs what is saved, and is required of what is loaded.
 	Key []byte
+	// Authorities are written into what is saved, and checked of what is loaded; see Meta.Authorities.
+	Authorities []string
 	// MaxBytes bounds what is read and written; 0 is DefaultMaxBytes.
 	MaxBytes int64
 }
@@ -47,6 +49,7 @@ type Options struct {
 type File struct {
 	dir       string
 	key       []byte
+	authority []string
 	maxBytes  int64
 	data      *statefile.File
 	confirmed *statefile.File
@@ -86,7 +89,7 @@ func Open(o Options) (*File, error) {
 		return nil, fmt.Errorf("state folder %s has mode %#o: whoever writes there answers for the cluster; make it 0700, or configure a key", o.Dir, mode)
 	}
 	f := &File{
-		dir: o.Dir, key: o.Key, maxBytes: o.MaxBytes,
+		dir: o.Dir, key: o.Key, authority: o.Authorities, maxBytes: o.MaxBytes,
 		data:      statefile.New(o.Dir, dataName, SchemaVersion),
 		confirmed: statefile.New(o.Dir, confirmedName, 1),
 	}
@@ -105,7 +108,7 @@ func (f *File) Load(cluster string, begin func() func(store.Object) error) (Load
 	var meta Meta
 	from, err := f.data.LoadStream(func(_ int, body io.Reader) error {
 		var err error
-		meta, err = Decode(body, DecodeOptions{Cluster: cluster, Key: f.key, MaxBytes: f.maxBytes}, begin())
+		meta, err = Decode(body, DecodeOptions{Cluster: cluster, Authorities: f.authority, Key: f.key, MaxBytes: f.maxBytes}, begin())
 		return err
 	})
 	if err != nil {
@@ -140,6 +143,7 @@ func (f *File) Save(meta Meta, objects iter.Seq[store.Object]) error {
 	if err := f.takeLock(); err != nil {
 		return err
 	}
+	meta.Authorities = f.authority
 	return f.data.SaveStream(func(w io.Writer) error { return Encode(w, meta, objects, f.key) })
 }
 

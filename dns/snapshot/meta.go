@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/seakeep/seakeep/dns/store"
@@ -18,6 +19,9 @@ type Meta struct {
 	Schema int `json:"schema"`
 	// Cluster is the UID of the namespace kube-system; empty where nobody knew it.
 	Cluster string `json:"cluster,omitempty"`
+	// Authorities are digests of the certificate authorities that the cluster's API server was verified with; empty where
+	// the program had none of its own. They tell clusters apart while no API server answers.
+	Authorities []string `json:"authorities,omitempty"`
 	// Generation grows with each snapshot of one folder; the sidecar names it.
 	Generation uint64 `json:"generation"`
 	// Writer is the version of the program.
@@ -56,7 +60,7 @@ var (
 )
 
 // check refuses a snapshot for what it says of itself.
-func (m *Meta) check(cluster string) error {
+func (m *Meta) check(cluster string, authorities []string) error {
 	if m.Schema > SchemaVersion {
 		return fmt.Errorf("%w: %d, not %d", ErrFuture, m.Schema, SchemaVersion)
 	}
@@ -65,6 +69,10 @@ func (m *Meta) check(cluster string) error {
 	}
 	if cluster != "" && m.Cluster != cluster {
 		return fmt.Errorf("%w: its kube-system has UID %q, not %q", ErrForeign, m.Cluster, cluster)
+	}
+	// One in common is enough: while authorities are exchanged, both are trusted.
+	if len(authorities) > 0 && len(m.Authorities) > 0 && !slices.ContainsFunc(authorities, func(a string) bool { return slices.Contains(m.Authorities, a) }) {
+		return fmt.Errorf("%w: its API server was verified with another certificate authority; its kube-system has UID %q", ErrForeign, m.Cluster)
 	}
 	for name, k := range m.Kinds {
 		if _, err := store.ParseKind(name); err != nil {

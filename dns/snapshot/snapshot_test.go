@@ -102,6 +102,9 @@ func TestEncodeAndDecode(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	good := encode(t, meta(1), "")
 	signed := encode(t, meta(1), "secret")
+	theirs := meta(1)
+	theirs.Authorities = []string{"theirs"}
+	foreign := encode(t, theirs, "")
 	future := bytes.Replace(good, []byte(`"schema":1`), []byte(`"schema":2`), 1)
 	first := good[:bytes.IndexByte(good, '\n')+1]
 	tests := map[string]struct {
@@ -111,6 +114,7 @@ func TestDecodeRefuses(t *testing.T) {
 		text    string
 	}{
 		"another cluster":    {good, DecodeOptions{Cluster: "other"}, ErrForeign, cluster},
+		"another authority":  {foreign, DecodeOptions{Authorities: []string{"ours", "ours, renewed"}}, ErrForeign, "another certificate authority"},
 		"a newer schema":     {future, DecodeOptions{}, ErrFuture, "2, not 1"},
 		"no signature":       {good, DecodeOptions{Key: []byte("secret")}, ErrUnsigned, ""},
 		"another key":        {signed, DecodeOptions{Key: []byte("other")}, ErrUnsigned, ""},
@@ -129,6 +133,21 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("error %v, want %v with %q", err, tc.want, tc.text)
 			}
 		})
+	}
+}
+
+// Authorities are exchanged with both in force for a time, and not everybody knows them.
+func TestAuthoritiesInCommon(t *testing.T) {
+	for name, tc := range map[string]struct{ theirs, ours []string }{
+		"one of two":            {[]string{"old"}, []string{"new", "old"}},
+		"the snapshot has none": {nil, []string{"new"}},
+		"the program has none":  {[]string{"old"}, nil},
+	} {
+		m := meta(1)
+		m.Authorities = tc.theirs
+		if _, _, err := decodeAll(encode(t, m, ""), DecodeOptions{Authorities: tc.ours}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
