@@ -121,3 +121,22 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 }
+
+// Whatever stands in a Corefile, the answer is options or an error.
+func FuzzOptions(f *testing.F) {
+	for _, lines := range [][]string{
+		{"pods verified", "ttl 7", "endpoint_pod_names", "fastpath {", "sockets 3", "memory 64Mi", "}", "labels app in (a, b)"},
+		{"guard {", "hold 5m", "lost 0.7", "}", "staleness headless 2s 1h", "cluster 0e4d9b52", "snapshot /a /b", "state 127.0.0.1:1"},
+		{"source relay https://10.0.0.1:1 https://fd00::1:2 https://: {", "token /t", "tls_servername a", "node b", "}", "source peer http://127.0.0.1:1", "source file /x", "source api"},
+		{"relay 127.0.0.1:1 {", "plain", "}", "export {", "zone a", "reverse 10.in-addr.arpa b", "nameserver 10.0.0.1", "interval 1s", "}"},
+		{"guard off", "fastpath off", "zonal", "multicluster clusterset.local", "endpoint http://a http://b", "}", "{", "guard {"},
+	} {
+		f.Add(strings.Join(lines, "\n"))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		k, o, err := parse(stanza(text))
+		if err == nil && (k == nil || o == nil || len(o.kinds()) < 2) {
+			t.Errorf("neither options nor an error: %v, %v", k, o)
+		}
+	})
+}

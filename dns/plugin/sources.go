@@ -31,6 +31,7 @@ type sourceOption struct {
 	args  []string
 	tls   [3]string // certificate, key, CA
 	token string
+	name  string // in the server's certificate; empty: the URL's host
 	node  string
 }
 
@@ -41,7 +42,8 @@ type relayOption struct {
 	to      *relay.Relay // set once the keeper is made
 }
 
-// parseSource reads: source api | file PATH | relay URL... { tls CERT KEY CACERT; token FILE; node NAME } | peer URL {…}.
+// parseSource reads: source api | file PATH | relay URL... { tls CERT KEY CACERT; tls_servername NAME; token FILE;
+// node NAME } | peer URL {…}.
 func parseSource(o *options, c *caddy.Controller) error {
 	args := c.RemainingArgs()
 	if len(args) == 0 {
@@ -53,6 +55,8 @@ func parseSource(o *options, c *caddy.Controller) error {
 		switch {
 		case name == "tls" && len(args) == 3:
 			s.tls = [3]string(args)
+		case name == "tls_servername" && len(args) == 1:
+			s.name = args[0]
 		case name == "token" && len(args) == 1:
 			s.token = args[0]
 		case name == "node" && len(args) == 1 && s.class == string(keeper.Relay):
@@ -74,7 +78,7 @@ func parseSource(o *options, c *caddy.Controller) error {
 }
 
 func (s *sourceOption) check() error {
-	secured := s.tls != [3]string{} || s.token != ""
+	secured := s.tls != [3]string{} || s.token != "" || s.name != ""
 	switch s.class {
 	case string(keeper.API):
 		if len(s.args) > 0 || secured {
@@ -93,7 +97,14 @@ func (s *sourceOption) check() error {
 	if len(s.args) == 0 || s.class == string(keeper.Peer) && len(s.args) > 1 {
 		return fmt.Errorf("%s takes a URL", s.class)
 	}
-	for _, text := range s.args {
+	if s.class == string(keeper.Relay) {
+		if s.args = slices.DeleteFunc(s.args, func(text string) bool { return text == noAddress }); len(s.args) == 0 {
+			log.Warning("source relay: the variables of no service are set; it is left out")
+		}
+	}
+	for i, text := range s.args {
+		text = bracketed(text)
+		s.args[i] = text
 		u, err := url.Parse(text)
 		if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.Scheme != "https" && u.Scheme != "http" {
 			return fmt.Errorf("%q is not the URL of a host and nothing else", text)
@@ -102,18 +113,31 @@ func (s *sourceOption) check() error {
 		if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" && (ip == nil || !ip.IsLoopback() || s.token != "") {
 			return fmt.Errorf("%q: plain HTTP is for a loopback address only, and without a token", text)
 		}
-		if u.Scheme == "https" && !secured {
+		if u.Scheme == "https" && s.tls == [3]string{} && s.token == "" {
 			return fmt.Errorf("%q: tls CERT KEY CACERT is missing", text)
 		}
 	}
 	return nil
 }
 
+// noAddress is what is left of https://{$X_SERVICE_HOST}:{$X_SERVICE_PORT} in a pod that was started before the service x was
+// there. It is no reason not to start: there are other sources.
+const noAddress = "https://:"
+
+// bracketed puts an IPv6 address into brackets, which the variables that Kubernetes gives pods do not have.
+func bracketed(text string) string {
+	rest, ok := strings.CutPrefix(text, "https://")
+	if i := strings.LastIndexByte(rest, ':'); ok && i > 0 && strings.IndexByte(rest, ':') < i && net.ParseIP(rest[:i]) != nil {
+		return "https://" + net.JoinHostPort(rest[:i], rest[i+1:])
+	}
+	return text
+}
+
 // config is for one of the source's URLs.
 func (s *sourceOption) config(host string) *rest.Config {
 	return &rest.Config{
 		Host: host, BearerTokenFile: s.token, UserAgent: userAgent(),
-		TLSClientConfig: rest.TLSClientConfig{CertFile: s.tls[0], KeyFile: s.tls[1], CAFile: s.tls[2]},
+		TLSClientConfig: rest.TLSClientConfig{CertFile: s.tls[0], KeyFile: s.tls[1], CAFile: s.tls[2], ServerName: s.name},
 	}
 }
 
@@ -166,15 +190,17 @@ func openSources(k *kubernetes.Kubernetes, o *options) (sources []keeper.Source,
 	for _, s := range lines {
 		switch s.class {
 		case string(keeper.API):
-			config, err := restConfig(k, o)
+			configs, err := restConfigs(k, o)
 			if err != nil {
 				return nil, nil, err
 			}
-			api, err := source.NewAPI(config, keeper.API, selectors)
-			if err != nil {
-				return nil, nil, err
+			for _, config := range configs {
+				api, err := source.NewAPI(config, keeper.API, selectors)
+				if err != nil {
+					return nil, nil, err
+				}
+				sources = append(sources, api)
 			}
-			sources = append(sources, api)
 		case string(keeper.Relay):
 			if o.selector != nil || o.nsSelector != nil {
 				return nil, nil, errors.New("source relay: relays do not keep labels to select by")

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,9 +15,13 @@ import (
 
 	"github.com/coredns/caddy"
 	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/seakeep/seakeep/dns/differential"
 	"github.com/seakeep/seakeep/internal/pki"
+	"github.com/seakeep/seakeep/lab"
 )
 
 // relayPapers makes a CA, and one certificate that serves for the relay and its clients.
@@ -83,6 +88,15 @@ func TestAnswersThroughARelayAreStocks(t *testing.T) {
 	}
 }
 
+// follows says whether the server follows a source; its option state is at the second port.
+func follows(t *testing.T, s *server, name string) func() bool {
+	return func() bool {
+		var state struct{ Source, State string }
+		getJSON(t, fmt.Sprintf("http://127.0.0.1:%d/state", s.ports[1]), &state)
+		return state.Source == name && state.State == "live"
+	}
+}
+
 // The relays die one after the other, and then there is the API server; every query is answered, and right.
 func TestFailoverAnswersEveryQuery(t *testing.T) {
 	r := newRig(t, false)
@@ -97,15 +111,8 @@ func TestFailoverAnswersEveryQuery(t *testing.T) {
             node a-node
         }
         source api`, strings.Join(urls, " "), cert, key, ca)))
-	follows := func(name string) func() bool {
-		return func() bool {
-			var state struct{ Source, State string }
-			getJSON(t, fmt.Sprintf("http://127.0.0.1:%d/state", s.ports[1]), &state)
-			return state.Source == name && state.State == "live"
-		}
-	}
 	ordered := order("a-node", urls)
-	eventually(t, "the first relay to be followed", follows(ordered[0]))
+	eventually(t, "the first relay to be followed", follows(t, s, ordered[0]))
 
 	want := s.ask(t, aClusterIP, dns.TypeA)
 	if len(want.Answer) != 1 {
@@ -134,7 +141,7 @@ func TestFailoverAnswersEveryQuery(t *testing.T) {
 		if i+1 < len(ordered) {
 			next = ordered[i+1]
 		}
-		eventually(t, "the next source to be followed: "+next, follows(next))
+		eventually(t, "the next source to be followed: "+next, follows(t, s, next))
 	}
 	close(stop)
 	asking.Wait()
@@ -142,6 +149,39 @@ func TestFailoverAnswersEveryQuery(t *testing.T) {
 	if wrong.Load() > 0 {
 		t.Errorf("%d of %d queries were not answered, or wrong", wrong.Load(), asked.Load())
 	}
+}
+
+// Two API servers: with the first gone the second is followed, from the version that is known.
+func TestSecondAPIServer(t *testing.T) {
+	l := lab.Start(t, lab.Options{Dir: t.TempDir(), APIServers: 2})
+	r := &rig{lab: l, outside: startOutside(t)}
+	config, dir := l.RESTConfig(lab.Masters), t.TempDir()
+	if err := errors.Join(os.WriteFile(dir+"/tls.crt", config.CertData, 0o600), os.WriteFile(dir+"/tls.key", config.KeyData, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s := r.serve(t, "seakeep", relayed(fmt.Sprintf(`endpoint %s %s
+        tls %s/tls.crt %s/tls.key %s
+        state 127.0.0.1:{{index .Ports 1}}`, l.APIServerURL(0), l.APIServerURL(1), dir, dir, l.CAFile())))
+	eventually(t, "the first", follows(t, s, l.APIServerURL(0)))
+	api, _ := l.Process(lab.KindAPIServer)
+	if err := api.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if m := s.ask(t, "kubernetes.default.svc.cluster.local.", dns.TypeA); len(m.Answer) != 1 {
+		t.Errorf("with the first gone: %v", m)
+	}
+	eventually(t, "the second", follows(t, s, l.APIServerURL(1)))
+	config.Host = l.APIServerURL(1)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Services("default").Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "later"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what changed since", func() bool { return len(s.ask(t, "later.default.svc.cluster.local.", dns.TypeA).Answer) == 1 })
 }
 
 // A static file alone is enough to answer.
@@ -180,6 +220,8 @@ func TestSourceOptionsRefused(t *testing.T) {
 		"source relay http://192.0.2.1:80": "loopback",
 		"source relay https://a/b {\n tls " + papers + "\n}":           "not the URL",
 		"source relay https://a {\n tls " + cert + "\n}":               "unknown property 'tls'",
+		"source relay https://a {\n tls_servername b\n}":               "tls CERT KEY CACERT is missing",
+		"source api {\n tls_servername b\n}":                           "api takes no arguments",
 		"source peer https://a https://b":                              "takes a URL",
 		"source peer https://a {\n node x\n}":                          "unknown property 'node'",
 		"source relay https://a {\n tls " + papers + "\n}\nlabels a=b": "do not keep labels",
@@ -199,6 +241,36 @@ func TestSourceOptionsRefused(t *testing.T) {
 			}
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %q in it", err, want)
+			}
+		})
+	}
+}
+
+// In a pod the URLs of a service are made of the variables that Kubernetes sets.
+func TestRelaysOfAService(t *testing.T) {
+	cert, key, ca := relayPapers(t)
+	block := fmt.Sprintf(" {\n tls %s %s %s\n tls_servername relay.example\n node a\n}\nsource api", cert, key, ca)
+	for urls, want := range map[string][]string{
+		"https://10.96.0.7:9443 https://fd00::1:9443": {"https://10.96.0.7:9443", "https://[fd00::1]:9443"},
+		"https://[fd00::1]:9443":                      {"https://[fd00::1]:9443"},
+		"https://: https://10.96.0.7:9443":            {"https://10.96.0.7:9443"}, // one service is not there yet
+		"https://: https://:":                         nil,
+	} {
+		t.Run(urls, func(t *testing.T) {
+			k, o, err := parse(caddy.NewTestController("dns", "seakeep cluster.local {\n endpoint http://127.0.0.1:1\n source relay "+urls+block+"\n}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sources, _, err := openSources(k, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, s := range sources {
+				got = append(got, s.Name())
+			}
+			if want = append(want, "http://127.0.0.1:1"); !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))) || got[len(got)-1] != want[len(want)-1] {
+				t.Errorf("sources are %v, want %v", got, want)
 			}
 		})
 	}
