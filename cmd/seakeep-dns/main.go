@@ -1,6 +1,7 @@
 // Command seakeep-dns is CoreDNS with the plugin seakeep, the plugins of a stock Kubernetes Corefile and of a node-level
 // cache, and no others: `seakeep-dns -conf Corefile`, `-version`, `-plugins`. `seakeep-dns state` and `seakeep-dns guard`
-// speak to one that runs; `seakeep-dns watchdog` watches over one.
+// speak to one that runs; `seakeep-dns watchdog` watches over one; `seakeep-dns relay-certificates` makes what relays and their
+// clients need.
 package main
 
 import (
@@ -50,6 +51,7 @@ import (
 
 	_ "github.com/seakeep/seakeep/dns/plugin"
 	"github.com/seakeep/seakeep/dns/plugin/control"
+	"github.com/seakeep/seakeep/dns/relay/credentials"
 	"github.com/seakeep/seakeep/dns/watchdog"
 )
 
@@ -69,6 +71,9 @@ func main() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		os.Exit(watchdog.Main(ctx, args, os.Stdin, os.Stdout, os.Stderr))
+	}
+	if args := os.Args[1:]; credentials.Is(args) {
+		os.Exit(credentials.Main(args, os.Stdout, os.Stderr))
 	}
 	order := slices.Clone(dnsserver.Directives)
 	order = slices.Insert(order, slices.Index(order, "kubernetes"), "seakeep")
