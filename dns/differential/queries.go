@@ -75,6 +75,9 @@ func (g *generator) query() Query {
 	if strings.HasSuffix(q.Name, ".arpa.") && g.chance(80) {
 		q.Type = dns.TypePTR
 	}
+	if dns.CountLabel(q.Name) < 5 && g.chance(30) { // what stands above all services
+		q.Type = pick(g, []uint16{dns.TypeNS, dns.TypeSOA, dns.TypeTXT})
+	}
 	if strings.HasPrefix(q.Name, "_") && g.chance(70) {
 		q.Type = dns.TypeSRV
 	}

@@ -113,8 +113,10 @@ var serviceImportCRD = map[string]any{
 	},
 }
 
-func TestMulticlusterIsServed(t *testing.T) {
-	r := newRig(t, true)
+// multicluster makes ServiceImports, and slices as another cluster's exporter would bring them, in the namespace team-0.
+// The lab must be the test's own: a CRD is there for all.
+func multicluster(t *testing.T, r *rig) {
+	t.Helper()
 	post := func(path string, object any) {
 		t.Helper()
 		body, err := json.Marshal(object)
@@ -145,6 +147,19 @@ func TestMulticlusterIsServed(t *testing.T) {
 			"ports":     []any{map[string]any{"name": "http", "protocol": "TCP", "port": 8080}},
 		})
 	}
+}
+
+// multiclusterNames are what those ServiceImports are asked by.
+var multiclusterNames = []string{
+	"shared.team-0.svc.clusterset.local.", "spread.team-0.svc.clusterset.local.", "_http._tcp.shared.team-0.svc.clusterset.local.",
+	"_http._tcp.spread.team-0.svc.clusterset.local.", "first.cluster-0.spread.team-0.svc.clusterset.local.", "first.spread.team-0.svc.clusterset.local.",
+	"first.cluster-2.spread.team-0.svc.clusterset.local.", "nothing.team-0.svc.clusterset.local.", "web.team-0.svc.clusterset.local.",
+	"clusterset.local.", "web.team-0.svc.cluster.local.", "shared.team-0.svc.cluster.local.", "dns-version.clusterset.local.",
+}
+
+func TestMulticlusterIsServed(t *testing.T) {
+	r := newRig(t, true)
+	multicluster(t, r)
 	const c = `.:{{.Port}} {
     bind 127.0.0.1
     {{.Plugin}} cluster.local clusterset.local {
@@ -158,13 +173,7 @@ func TestMulticlusterIsServed(t *testing.T) {
 }
 `
 	stock, ours := r.serve(t, "kubernetes", c), r.serve(t, "seakeep", c)
-	names := []string{
-		"shared.team-0.svc.clusterset.local.", "spread.team-0.svc.clusterset.local.", "_http._tcp.shared.team-0.svc.clusterset.local.",
-		"_http._tcp.spread.team-0.svc.clusterset.local.", "first.cluster-0.spread.team-0.svc.clusterset.local.", "first.spread.team-0.svc.clusterset.local.",
-		"first.cluster-2.spread.team-0.svc.clusterset.local.", "nothing.team-0.svc.clusterset.local.", "web.team-0.svc.clusterset.local.",
-		"clusterset.local.", "web.team-0.svc.cluster.local.", "shared.team-0.svc.cluster.local.", "dns-version.clusterset.local.",
-	}
-	all := questions(names, dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeTXT, dns.TypeSOA, dns.TypeNS)
+	all := questions(multiclusterNames, dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeTXT, dns.TypeSOA, dns.TypeNS)
 	same(t, stock, ours, slices.Concat(all, all), 20)
 	want, err := differential.Transfer(stock.addr, "clusterset.local.")
 	if err != nil {

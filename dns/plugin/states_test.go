@@ -133,6 +133,48 @@ func checkStale(t *testing.T, s *server) {
 	}
 }
 
+// Addresses of pods are given to other pods, so they are given up when the data is older than their class may be, from one
+// moment to the next and from memory too; cluster IPs are not. When the data is live again, so are they.
+func TestRecordsAreGivenUpByClass(t *testing.T) {
+	r := newRig(t, true)
+	dir := t.TempDir()
+	r.serveIn(t, "seakeep", keeping, dir).stop()
+	api, _ := r.lab.Process(lab.KindAPIServer)
+	if err := api.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := r.serveIn(t, "seakeep", strings.Replace(keeping, "ttl 10", "ttl 10\n        staleness headless 5s 15s", 1), dir)
+	answered := 0
+	eventually(t, "the headless service to be given up", func() bool {
+		m, e := explained(t, s, aHeadless, dns.TypeA)
+		switch {
+		case m.Rcode == dns.RcodeSuccess && len(m.Answer) > 0 && e != nil && e.InfoCode == dns.ExtendedErrorCodeStaleAnswer:
+			answered++
+			return false
+		case m.Rcode == dns.RcodeServerFailure && e != nil && e.InfoCode == dns.ExtendedErrorCodeNotReady && strings.Contains(e.ExtraText, "too old"):
+			return true
+		}
+		t.Fatalf("it is answered with %v", m)
+		return false
+	})
+	if answered < 3 {
+		t.Errorf("it was answered %d times before it was given up: nothing was in memory", answered)
+	}
+	if m, e := explained(t, s, aClusterIP, dns.TypeA); len(m.Answer) != 1 || e == nil || e.InfoCode != dns.ExtendedErrorCodeStaleAnswer {
+		t.Errorf("a cluster IP is answered with %v and %v", m, e)
+	}
+	if m, _ := explained(t, s, nothing, dns.TypeA); m.Rcode != dns.RcodeNameError {
+		t.Errorf("no such name is answered with %v", m)
+	}
+	if err := api.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the headless service, live", func() bool {
+		m, e := explained(t, s, aHeadless, dns.TypeA)
+		return len(m.Answer) > 0 && e == nil
+	})
+}
+
 // Without any data, names of the cluster are not told to the world outside, and get no false denial.
 func TestNothingLeaksBeforeThereIsData(t *testing.T) {
 	r := newRig(t, true)
