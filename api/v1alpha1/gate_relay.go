@@ -18,9 +18,10 @@ type GateRelay struct {
 	Rules []RelayRule `json:"rules,omitempty"`
 	// Survive keeps the newest complete LIST of a few resources on disk, for when every API server is gone.
 	Survive *RelaySurvive `json:"survive,omitempty"`
-	// User is who the gate is when it reads for others and asks for reviews. It needs get, list and watch on the
-	// resources named here, create on tokenreviews.authentication.k8s.io and subjectaccessreviews.authorization.k8s.io,
-	// and list on apiservices.apiregistration.k8s.io; nothing else. Default "seakeep:relay".
+	// User is who the gate is when it reads for others and asks for reviews. It needs list and watch on the resources
+	// named here, create on tokenreviews.authentication.k8s.io and subjectaccessreviews.authorization.k8s.io, list on
+	// apiservices.apiregistration.k8s.io, and for Survive get on namespace kube-system; nothing else. Default
+	// "seakeep:relay".
 	User string `json:"user,omitempty"`
 	// MaxMemory bounds all answers and events held for readers. At the bound requests are forwarded, each on its own.
 	// Default 512Mi, ≥ 16Mi.

@@ -3,18 +3,22 @@ package relay_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeinformers "k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/yaml"
 
 	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/lab"
@@ -278,4 +282,33 @@ relay:
 	if response.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a user who was never granted it: want 503, got %d", response.StatusCode)
 	}
+}
+
+// TestFlowSchema: the manifest that gives the gate's reads a place of their own is taken by the API server and does so.
+func TestFlowSchema(t *testing.T) {
+	lane := gatetest.Open(t, cluster(t), gatetest.Options{More: everything})
+	data, err := os.ReadFile("../../deploy/relay/flowschema.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema flowcontrolv1.FlowSchema
+	if err := yaml.UnmarshalStrict(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	made, err := gatetest.Clientset(t, lane.Direct(lab.Admin)).FlowcontrolV1().FlowSchemas().Create(t.Context(), &schema, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := lane.HTTP(true, lane.Certificate(lab.Admin))
+	eventually(t, "reads for others are of the flow schema", func() bool {
+		response, err := client.Get(lane.URL + "/api/v1/configmaps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = response.Body.Close() }()
+		if _, err := io.Copy(io.Discard, response.Body); err != nil {
+			t.Fatal(err)
+		}
+		return response.Header.Get("X-Kubernetes-Pf-Flowschema-Uid") == string(made.UID)
+	})
 }
