@@ -28,6 +28,12 @@ const RelayUser = "seakeep:relay"
 // closed when the test ends.
 func Own(t testing.TB, l *lab.Lab, user string) http.RoundTripper {
 	t.Helper()
+	return Proxy(t, l).Own(user)
+}
+
+// Proxy is a gate's way to all of the lab's API servers, without a gate around it.
+func Proxy(t testing.TB, l *lab.Lab) *upstream.Proxy {
+	t.Helper()
 	p := l.PKI()
 	var servers []*upstream.Server
 	for i := range l.APIServers() {
@@ -40,7 +46,7 @@ func Own(t testing.TB, l *lab.Lab, user string) http.RoundTripper {
 		servers = append(servers, server)
 	}
 	headers := identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{})
-	return upstream.NewProxy(servers, headers, time.Minute, upstream.NewBodies(nil), slog.New(slog.DiscardHandler)).Own(user)
+	return upstream.NewProxy(servers, headers, time.Minute, upstream.NewBodies(nil), slog.New(slog.DiscardHandler))
 }
 
 // closeAll closes connections, those too that were still being made for a request that was given up.

@@ -70,6 +70,10 @@ func TestManyTokensAreOneSubject(t *testing.T) {
 	if diff := cmp.Diff([]string{name + " may list pods "}, r.recorded.all()); diff != "" {
 		t.Errorf("recorded (-want +got):\n%s", diff)
 	}
+	status := r.Status()
+	if status.TokenReviews != agents || status.AccessReviews != 1 || status.Errors != 0 || status.TokensKnown < 3*agents || status.AccessKnown < 2*agents {
+		t.Errorf("status %+v", status)
+	}
 	families, err := r.registry.Gather()
 	check(t, err)
 	for _, family := range families {

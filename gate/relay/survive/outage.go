@@ -22,7 +22,7 @@ const (
 )
 
 // outage says whether every API server is gone: none has answered anything for a while in which something was asked. It
-// ends with the first answer.
+// ends when one is ready again.
 type outage struct {
 	after time.Duration
 
@@ -35,10 +35,11 @@ type outage struct {
 	began, ended time.Time
 
 	failing chan struct{} // holds a token when looking is called for
+	hint    chan struct{} // holds a token when it may be worth it at once
 }
 
 func newOutage(after time.Duration) *outage {
-	return &outage{after: after, failing: make(chan struct{}, 1)}
+	return &outage{after: after, failing: make(chan struct{}, 1), hint: make(chan struct{}, 1)}
 }
 
 // failed notes that no API server answered a question.
@@ -57,8 +58,20 @@ func (o *outage) failed() {
 	}
 }
 
-// answered notes that one did. It says whether that ended an outage.
-func (o *outage) answered() (over bool) {
+// answered notes that one did. It says whether there is an outage: that ends when a probe finds an API server ready, and
+// not with a word of one that is just starting and forbids everything to everyone.
+func (o *outage) answered() (gone bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.gone != nil {
+		return true
+	}
+	o.since = time.Time{}
+	return false
+}
+
+// end ends the outage, or the row of failures that would have become one. It says whether there was one.
+func (o *outage) end() (was bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.since = time.Time{}
@@ -100,9 +113,18 @@ func (s *Store) Failed(error) { s.outage.failed() }
 // Answered is to be told that an API server answered a request, whatever it said.
 func (s *Store) Answered() {
 	if s.outage.answered() {
+		select {
+		case s.outage.hint <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (s *Store) endOutage() {
+	if s.outage.end() {
 		s.metrics.gone.Set(0)
 		s.answers.clear()
-		s.log.Info("An API server answers again; nothing more is served from what was kept")
+		s.log.Info("An API server is back; nothing more is served from what was kept")
 	}
 }
 
@@ -131,7 +153,7 @@ func (s *Store) watchOutage(ctx context.Context) {
 				probes.Go(func() {
 					defer func() { <-slots }()
 					if s.probe(ctx) == nil {
-						s.Answered()
+						s.endOutage()
 					}
 				})
 			default:
@@ -140,6 +162,13 @@ func (s *Store) watchOutage(ctx context.Context) {
 			select {
 			case <-ctx.Done():
 				return
+			case <-s.outage.hint:
+				// An API server that starts and forbids everything gives a hint with every request it gets.
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(100 * time.Millisecond):
+				}
 			case <-time.After(every/2 + rand.N(every)):
 			}
 		}
@@ -148,27 +177,34 @@ func (s *Store) watchOutage(ctx context.Context) {
 
 var errUnable = errors.New("the API server cannot serve reads")
 
-// probe reads what every API server has in its cache. That is what is asked for here: an API server without etcd that
-// still answers from its cache is better than us, and one that came up without etcd answers 5xx. 429 is an API server
-// that is alive and busy.
+// probe finds out whether there is an API server that is better than us. One that reads kube-system from its cache is, with
+// etcd or without. One that answers something else may be starting, and forbid everything until it has read who may what;
+// or it is busy (429), or does not let us read that. Whether it is ready it says itself.
 func (s *Store) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeFor)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, kubeSystem+"?resourceVersion=0", nil)
-	if err != nil {
+	code, err := s.look(ctx, kubeSystem+"?resourceVersion=0")
+	if err != nil || code == http.StatusOK {
 		return err
 	}
-	r.Header.Set("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
+	if code < 500 {
+		if code, err = s.look(ctx, "https://upstream.invalid/readyz"); err != nil || code == http.StatusOK {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %d", errUnable, code)
+}
+
+func (s *Store) look(ctx context.Context, target string) (code int, err error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return 0, err
+	}
 	response, err := s.upstream.RoundTrip(r)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer response.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, 1<<20)); err != nil {
-		return err
-	}
-	if response.StatusCode >= 500 {
-		return fmt.Errorf("%w: %s", errUnable, response.Status)
-	}
-	return nil
+	_, err = io.Copy(io.Discard, io.LimitReader(response.Body, 1<<20))
+	return response.StatusCode, err
 }

@@ -172,6 +172,9 @@ func (s *Store) Observed(r *http.Request, f *flow.Request, code int) {
 	if _, k := s.of(f); k == nil || f.Subresource != "" || f.Upgrade || f.Caller.Certainty == flow.Unverified || identity.CarriesImpersonation(r.Header) {
 		return
 	}
+	if code == http.StatusNotFound && f.Verb == "get" {
+		code = http.StatusOK // whoever is told that it is not there may read it
+	}
 	switch code {
 	case http.StatusOK:
 		s.learn(s.grants.caller(&f.Caller), rightOf(f), true)
