@@ -92,7 +92,7 @@ func (o *ownWatch) found(f frame.Frame) bool {
 	x.failures = 0
 	o.s.mu.Lock()
 	defer o.s.mu.Unlock()
-	if o.s.ended != nil {
+	if o.s.ended != nil || f.Type == frame.Bookmark && o.s.retire(f.Version) || o.s.retired {
 		return false
 	}
 	o.position, o.moved = o.s.ring.seek(x.version)

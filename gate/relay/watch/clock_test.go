@@ -157,11 +157,14 @@ func (l *locked) Give(n int) {
 }
 
 // follow starts a subscriber.
-func (h *theatre) follow(from uint64, o Subscriber) *client {
+func (h *theatre) follow(from uint64, o Subscriber) *client { return h.followPart(from, "", o) }
+
+// followPart starts one with a selector.
+func (h *theatre) followPart(from uint64, selector string, o Subscriber) *client {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.t.Cleanup(cancel)
 	c := &client{header: http.Header{}, cancel: cancel}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://gate/api/v1/pods?watch=1&resourceVersion="+strconv.FormatUint(from, 10), nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://gate/api/v1/pods?watch=1&resourceVersion="+strconv.FormatUint(from, 10)+"&labelSelector="+selector, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -564,6 +567,139 @@ func TestNoMemory(t *testing.T) {
 		var notShared *NotSharedError
 		if _, err := other.over(); !errors.As(err, &notShared) || notShared.Reason != ReasonMemory {
 			t.Errorf("the next is answered %v, want that it be forwarded", err)
+		}
+	})
+}
+
+// One client's version that will never come does not keep the others from sharing for long.
+func TestNonsenseVersionIsRetired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		h := open(t, Options{}, func(n int, r *http.Request) (*http.Response, error) {
+			response, s := answered(r)
+			if r.URL.Query().Get("resourceVersion") == "1000000" {
+				return response, nil
+			}
+			began := time.Now()
+			go func() {
+				for {
+					select {
+					case <-time.After(time.Minute):
+						s.send("BOOKMARK", 100+int(began.Sub(start).Minutes())+int(time.Since(began).Minutes()))
+					case <-r.Context().Done():
+						return
+					}
+				}
+			}()
+			return response, nil
+		})
+		nonsense := h.follow(1_000_000, Subscriber{})
+		synctest.Wait()
+		var all []*client
+		for range 10 {
+			all = append(all, h.follow(100, Subscriber{Timeout: time.Hour}))
+		}
+		pass(10 * time.Minute)
+		catching := 0
+		for _, s := range h.Status() {
+			catching += s.CatchingUp
+		}
+		if catching != 0 {
+			t.Errorf("%d still have a watch of their own", catching)
+		}
+		h.wantOver(nonsense, false)
+		h.wantOver(all[0], false)
+		nonsense.cancel()
+		pass(time.Second)
+		if status := h.Status(); len(status) != 1 || status[0].Readers != 10 {
+			t.Errorf("status %+v, want one watch for the ten", status)
+		}
+	})
+}
+
+// Sources that nobody reads linger only so many.
+func TestFewLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, Options{Linger: time.Hour}, func(_ int, r *http.Request) (*http.Response, error) {
+			response, _ := answered(r)
+			return response, nil
+		})
+		for i := range mostIdle + 50 {
+			s, err := h.attach(key{what: what{path: strconv.Itoa(i)}}, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.leave()
+		}
+		pass(time.Second)
+		if n := len(h.Status()); n != mostIdle || h.idle.Load() != mostIdle {
+			t.Errorf("%d watches linger (%d counted), want %d", n, h.idle.Load(), mostIdle)
+		}
+		s, err := h.attach(key{what: what{path: "1"}}, 10)
+		if err != nil || h.idle.Load() != mostIdle-1 {
+			t.Errorf("%d are counted after one is read again (%v)", h.idle.Load(), err)
+		}
+		s.leave()
+		pass(time.Hour + time.Second)
+		if n := len(h.Status()); n != 0 || h.idle.Load() != 0 {
+			t.Errorf("%d are left (%d counted)", n, h.idle.Load())
+		}
+	})
+}
+
+// Where the objects of a resource find no memory, each selection has its own watch; and that is not found out again for
+// each who comes.
+func TestFilterWithoutMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wholes := 0
+		h := open(t, Options{}, func(_ int, r *http.Request) (*http.Response, error) {
+			response, s := answered(r)
+			whole := r.URL.Query().Get("sendInitialEvents") == "true"
+			if whole {
+				wholes++
+			}
+			go func() {
+				for i := 1; whole; i++ {
+					if _, err := io.WriteString(s, strings.Replace(event("ADDED", i), `"name":"a"`, fmt.Sprintf(`"name":"a-%d"`, i), 1)); err != nil {
+						return
+					}
+				}
+				s.send("ADDED", 2001)
+			}()
+			return response, nil
+		})
+		h.o.Budget.(*locked).most = 50_000
+		first := h.followPart(2000, "app=a", Subscriber{Filter: true})
+		pass(time.Second)
+		second := h.followPart(2000, "app=b", Subscriber{Filter: true})
+		pass(time.Second)
+		h.want("first", first.got(), "ADDED 2001")
+		h.want("second", second.got(), "ADDED 2001")
+		if status := h.Status(); len(status) != 2 || wholes != 1 {
+			t.Errorf("%d wholes were tried, and %+v is watched", wholes, status)
+		}
+	})
+}
+
+// What nothing happened to in the whole has nothing happened to in its parts.
+func TestCurrentOfParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, Options{}, func(_ int, r *http.Request) (*http.Response, error) {
+			response, s := answered(r)
+			go s.send("ADDED", 12)
+			return response, nil
+		})
+		h.follow(10, Subscriber{})
+		pass(time.Second)
+		for _, path := range []string{"/api/v1/pods", "/api/v1/namespaces/a/pods"} {
+			if !h.Current(path, "app=a", "", 12) || h.Current(path, "app=a", "", 11) || h.Current(path, "", "", 9) {
+				t.Errorf("%s is not current, or too much is", path)
+			}
+		}
+		for _, path := range []string{"/api/v1/namespaces/a/pods/b", "/api/v1/namespaces/pods", "/api/v1/nodes"} {
+			if h.Current(path, "", "", 12) {
+				t.Errorf("%s is no part of what is watched", path)
+			}
 		}
 	})
 }

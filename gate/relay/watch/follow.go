@@ -76,7 +76,7 @@ const (
 func (h *Hub) Follow(w http.ResponseWriter, r *http.Request, f *flow.Request, from uint64, o Subscriber) error {
 	x := &follower{hub: h, key: keyOf(r, f), o: o, w: w, rc: http.NewResponseController(w), ctx: r.Context(), begun: o.Begun, version: from}
 	if asTable(x.key.accept) {
-		return &NotSharedError{Reason: ReasonTable}
+		return x.orClean(&NotSharedError{Reason: ReasonTable})
 	}
 	if o.Filter {
 		x.pick = selectionOf(&x.key, f)
@@ -95,6 +95,10 @@ func (h *Hub) Follow(w http.ResponseWriter, r *http.Request, f *flow.Request, fr
 
 	for {
 		s, err := h.attach(x.sharedKey(), x.version)
+		if err != nil && x.pick != nil {
+			x.pick = nil // the whole resource is not to be had: this subscriber's part of it may be
+			continue
+		}
 		if err != nil {
 			return x.orClean(err)
 		}
@@ -224,7 +228,7 @@ var passed = []string{"Content-Type", "Cache-Control", "Warning", "Vary", "Audit
 // refused is the way on when the API server did not give the source its watch.
 func (x *follower) refused(s *source, e *ending) (verdict, error) {
 	if s.key.filtered {
-		x.pick = nil // the whole resource is not to be had: this subscriber's part of it may be
+		x.pick = nil
 		return again, nil
 	}
 	var notShared *NotSharedError

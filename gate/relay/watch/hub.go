@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,12 +68,22 @@ type Hub struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
+	idle atomic.Int64 // sources that linger
+
 	mu      sync.Mutex
 	closed  bool
 	sources map[what]map[string]*source // by media type as asked for
 	// garbled are keys whose watch was not understood, and until when they are not tried again.
 	garbled map[key]time.Time
 }
+
+const (
+	// mostIdle sources linger; more than that end at once. Else a client that keeps asking for something new would
+	// keep many times as many watches at the API server as it could have directly.
+	mostIdle = 256
+	// mostGarbled keys are remembered.
+	mostGarbled = 256
+)
 
 // garbledFor is how long the API server itself serves what was not understood here.
 const garbledFor = 5 * time.Minute
@@ -185,6 +197,9 @@ func (h *Hub) remove(s *source) {
 func (h *Hub) shun(k key) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if len(h.garbled) >= mostGarbled {
+		clear(h.garbled)
+	}
 	h.garbled[k] = time.Now().Add(garbledFor)
 }
 
@@ -203,17 +218,32 @@ func (h *Hub) each(visit func(*source)) {
 	}
 }
 
-// Current is true while a live watch of exactly this, in any media type, has seen no event after the version: a LIST of that
-// version is what the API server's watch cache holds, as far as that has told.
+// Current is true while a live watch of this, or of something it is part of, has seen no event after the version, in any media
+// type: a LIST of that version is what the API server's watch cache holds, as far as that has told.
 func (h *Hub) Current(path, labelSelector, fieldSelector string, version uint64) bool {
+	whole := wholePath(path)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, s := range h.sources[what{path: path, labels: labelSelector, fields: fieldSelector}] {
-		if s.current(version) {
-			return true
+	for _, w := range [...]what{{path: path, labels: labelSelector, fields: fieldSelector}, {path: path}, {path: whole}, {path: whole, filtered: true}} {
+		for _, s := range h.sources[w] {
+			if s.current(version) {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// wholePath is the path of the resource in all namespaces.
+func wholePath(path string) string {
+	before, behind, ok := strings.Cut(path, "/namespaces/")
+	if !ok {
+		return path
+	}
+	if _, resource, ok := strings.Cut(behind, "/"); ok && !strings.Contains(resource, "/") {
+		return before + "/" + resource
+	}
+	return path
 }
 
 // Flush ends every watch of the resource: its versions ran backwards, and none that is known here means anything.
@@ -262,7 +292,7 @@ func (h *Hub) Status() []Status {
 func keyOf(r *http.Request, f *flow.Request) key {
 	return key{
 		what:   what{path: f.Path, labels: f.LabelSelector, fields: f.FieldSelector},
-		accept: r.Header.Get("Accept"),
+		accept: canonical(r.Header.Get("Accept")),
 		group:  f.APIGroup, resource: f.Resource,
 	}
 }

@@ -51,6 +51,9 @@ func newRing(from uint64, most limits, budget Budget) ring {
 // there is no memory for it at all: then no reader can have it.
 func (r *ring) append(e entry) bool {
 	e.size = len(e.frame) + entryOverhead
+	if e.change != nil && e.change.before != nil {
+		e.size += len(e.change.before.frame) // what an update replaced is only held here
+	}
 	for r.count > 0 && (r.count >= r.most.entries || r.bytes+e.size > r.most.bytes) {
 		r.evict()
 	}

@@ -59,9 +59,6 @@ func selectionOf(k *key, f *flow.Request) *selection {
 	return s
 }
 
-// asTable is true when some clause of an Accept header asks for a Table.
-func asTable(accept string) bool { return strings.Contains(accept, "as=Table") }
-
 func (s *selection) matches(o *object) bool {
 	return o != nil && (s.namespace == "" || o.Namespace == s.namespace) && s.labels.Matches(o.labels) && s.fields.Matches(o)
 }

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -35,6 +36,7 @@ type source struct {
 	catchingUp int
 	idle       *time.Timer // while nobody reads
 	resumed    int
+	retired    bool // nobody joins any more
 	starved    bool // the newest event found no memory
 	ended      *ending
 	objects    objects
@@ -76,14 +78,11 @@ func newSource(h *Hub, k key, from uint64) *source {
 func (s *source) join() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended != nil {
+	if s.ended != nil || s.retired {
 		return false
 	}
 	s.readers++
-	if s.idle != nil {
-		s.idle.Stop()
-		s.idle = nil
-	}
+	s.busy()
 	return true
 }
 
@@ -99,6 +98,13 @@ func (s *source) leave() {
 		s.ring.clear()
 		return
 	}
+	if s.retired || s.hub.idle.Add(1) > mostIdle {
+		if !s.retired {
+			s.hub.idle.Add(-1)
+		}
+		s.end(ending{cause: endIdle})
+		return
+	}
 	s.idle = time.AfterFunc(s.hub.o.Linger, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -107,6 +113,29 @@ func (s *source) leave() {
 		}
 	})
 }
+
+// busy ends the state of a source that nobody reads.
+func (s *source) busy() {
+	if s.idle != nil {
+		s.idle.Stop()
+		s.idle = nil
+		s.hub.idle.Add(-1)
+	}
+}
+
+// retire keeps others from joining a source that began at a version the API server has not come to, minutes later: one
+// client's nonsense, or a version from before a restore. Who reads it goes on, or has come back elsewhere. It is true
+// when the source is retired.
+func (s *source) retire(told uint64) bool {
+	if !s.retired && told < s.ring.floor && s.ring.event == 0 && time.Since(s.since) > retireAfter {
+		s.retired = true
+		s.hub.o.Log.Warn("A watch began at a version that does not come, and is not shared any more", "path", s.key.path, "version", s.ring.floor, "bookmark", told)
+	}
+	return s.retired
+}
+
+// retireAfter is more than the API server's time between bookmarks, which is a minute.
+const retireAfter = 3 * time.Minute
 
 // catching counts subscribers that catch up.
 func (s *source) catching(n int) {
@@ -127,6 +156,7 @@ func (s *source) end(e ending) {
 		return
 	}
 	s.ended = &e
+	s.busy()
 	s.live = false
 	s.cancel()
 	s.tell()
@@ -182,8 +212,7 @@ func (s *source) add(batch []frame.Frame) bool {
 		}
 		// Versions of one watch grow; a bookmark may repeat the newest. Else etcd was restored, or this is no order.
 		if f.Version < s.ring.head || f.Version == s.ring.head && f.Type != frame.Bookmark {
-			s.hub.o.Log.Warn("Versions of a watch run backwards, ending it", "path", s.key.path, "version", f.Version, "newest", s.ring.head)
-			s.end(ending{cause: endGarbled})
+			s.end(ending{cause: endGarbled, err: fmt.Errorf("version %d came after %d", f.Version, s.ring.head)})
 			return false
 		}
 		if s.key.filtered && f.Type != frame.Bookmark {

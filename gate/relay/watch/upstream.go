@@ -131,11 +131,9 @@ func (u *upstreamWatch) read(found func(frame.Frame) bool) error {
 // run is the source's goroutine: it keeps the watch up until the source ends.
 func (s *source) run() {
 	defer func() {
-		s.hub.remove(s)
 		s.finish(ending{cause: endShutdown})
-		s.mu.Lock()
-		s.openedOnce()
-		s.mu.Unlock()
+		s.learn()
+		s.hub.remove(s)
 		s.release()
 	}()
 	initial := s.key.filtered
@@ -153,10 +151,6 @@ func (s *source) run() {
 			}
 		}
 		if e, over := s.verdict(answered, err, lost); over {
-			if e.cause == endGarbled {
-				s.hub.shun(s.key)
-				s.hub.o.Log.Warn("A watch is not understood, its subscribers are left to the API server", "path", s.key.path, "reason", e.err)
-			}
 			s.finish(e)
 			return
 		}
@@ -167,6 +161,21 @@ func (s *source) run() {
 		s.resumed++
 		s.mu.Unlock()
 		s.hub.metrics.resumed.Inc()
+	}
+}
+
+// learn keeps what cannot be served here from being tried for each who comes.
+func (s *source) learn() {
+	s.mu.Lock()
+	e := *s.ended
+	s.mu.Unlock()
+	switch {
+	case e.cause == endGarbled:
+		s.hub.shun(s.key)
+		s.hub.o.Log.Warn("A watch is not understood, its subscribers are left to the API server", "path", s.key.path, "reason", e.err)
+	case s.key.filtered && (e.cause == endStarved || e.cause == endRefused):
+		s.hub.shun(s.key)
+		s.hub.o.Log.Warn("A resource cannot be watched as a whole, each selection is watched on its own", "path", s.key.path, "reason", e.err)
 	}
 }
 
@@ -268,10 +277,12 @@ func (s *source) down() {
 	s.live = false
 }
 
-// release gives back all memory when nobody reads any more, or at once what nobody needs.
+// release lets those go on who wait for the first answer, and gives memory back: at once what nobody needs, the rest
+// when nobody reads any more.
 func (s *source) release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.openedOnce()
 	s.objects.clear(s.hub.o.Budget)
 	if s.readers == 0 {
 		s.ring.clear()
