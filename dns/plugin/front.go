@@ -2,8 +2,6 @@ package plugin
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"runtime"
@@ -14,22 +12,16 @@ import (
 	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
-	clog "github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
 
 	"github.com/seakeep/seakeep/dns/plugin/batch"
-	"github.com/seakeep/seakeep/dns/plugin/fair"
 )
 
 const (
 	batchSize = 64
-	// receiveBuffer holds some 2,500 queries: 25 ms of work at 100,000 a second. What waited for longer is asked again.
-	receiveBuffer = 2 << 20
-	// pause is how long a reader that has much to do waits for more to come, before it reads. A system call and a wake-up for
-	// each query cost twice as much as all the rest of it.
-	pause = 250 * time.Microsecond
-	// busy is how many queries in a second are much: below, queries are answered one by one, without a pause.
-	busy = 4000
+	// receiveBuffer, which the kernel doubles, holds some 10,000 queries: room for what comes in at several times the capacity
+	// while the scheduler, a garbage collection or another process has the CPU.
+	receiveBuffer = 4 << 20
 	// maxUnderWay bounds the queries that the chain works on at a time, for one address. What waits for a resolver outside
 	// takes 30 KB and up to some seconds each.
 	maxUnderWay = 4096
@@ -128,131 +120,6 @@ func (f *front) close() {
 	f.metrics.sockets.Sub(float64(len(f.conns)))
 }
 
-// reader is the memory of one reading goroutine.
-type reader struct {
-	front   *front
-	conn    *batch.Conn
-	queries []batch.Message
-	replies []batch.Message
-	buffers [][]byte
-	limiter *fair.Limiter
-	random  *rand.PCG
-	load    load
-	looked  time.Time // when the queue was looked at last
-	wasLong bool
-	lost    uint32
-	hits    []hit
-}
-
-// hit is a packed answer that is not counted yet.
-type hit struct {
-	note  *note
-	query int
-	four  bool
-	do    bool
-}
-
-// read answers until the socket is closed. Should it ever panic, the sockets are closed, and CoreDNS reads its own again.
-func (f *front) read(c *batch.Conn, seed uint64) {
-	defer func() {
-		if problem := recover(); problem != nil {
-			clog.Errorf("plugin/seakeep: the fast path of %s panicked and is off: %v", f.addr, problem)
-			for _, c := range f.conns {
-				_ = c.Close()
-			}
-		}
-	}()
-	r := &reader{
-		front: f, conn: c, queries: batch.Buffers(batchSize), limiter: fair.New(fair.Options{}),
-		random: rand.NewPCG(uint64(time.Now().UnixNano()), seed), buffers: make([][]byte, batchSize), //nolint:gosec // no secret
-	}
-	for {
-		n, err := c.Read(r.queries)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			continue // an ICMP error of an earlier answer
-		}
-		now := time.Now()
-		r.batch(r.queries[:n], now)
-		f.narrow(now)
-		if n < batchSize && r.load.rate(n, now) > busy {
-			// Not time.Sleep: to park and be woken by a timer is what is to be saved.
-			nap(pause)
-		}
-	}
-}
-
-// load is how many queries come in a second, of the last tenths of one.
-type load struct {
-	since time.Time
-	n     int
-	last  float64
-}
-
-func (l *load) rate(n int, now time.Time) float64 {
-	l.n += n
-	if d := now.Sub(l.since); d >= 50*time.Millisecond {
-		l.last = float64(l.n) / d.Seconds()
-		l.since, l.n = now, 0
-	}
-	return l.last
-}
-
-func (r *reader) batch(queries []batch.Message, now time.Time) {
-	s := r.front.serving.Load()
-	status := s.handler.data.Status()
-	s.handler.memo.follow(status, age(status, s.handler.now()))
-	r.limiter.Batch(len(queries) == batchSize && r.long(now), now)
-	r.replies, r.hits = r.replies[:0], r.hits[:0]
-	shed := 0
-	for i := range queries {
-		query := &queries[i]
-		peer := query.Peer().Addr()
-		if !r.limiter.Allow(clientKey(peer)) {
-			shed++
-			continue
-		}
-		answer, note, ok := s.table.Append(r.buffers[i][:0], query.Data, r.random)
-		r.buffers[i] = answer[:0]
-		if !ok {
-			r.front.hand(r.conn, s, query, now)
-			continue
-		}
-		r.replies = append(r.replies, query.Reply(answer))
-		r.hits = append(r.hits, hit{note, len(query.Data), peer.Is4(), dnssecOK(query.Data)})
-	}
-	_, _ = r.conn.Write(r.replies)
-	took := time.Since(now).Seconds()
-	for _, h := range r.hits {
-		h.note.meter.count(h, took)
-	}
-	m := r.front.metrics
-	m.batch.Observe(float64(len(queries)))
-	m.packed.Add(float64(len(r.replies)))
-	if shed > 0 {
-		m.shed.WithLabelValues(shedClient).Add(float64(shed))
-	}
-}
-
-// long says that half of what may wait waits.
-func (r *reader) long(now time.Time) bool {
-	if now.Sub(r.looked) < time.Millisecond {
-		return r.wasLong
-	}
-	used, limit, lost, err := r.conn.Queue()
-	r.looked, r.wasLong = now, err == nil && used > limit/2
-	if r.wasLong {
-		r.front.widen(now)
-	}
-	if lost > r.lost {
-		r.front.metrics.shed.WithLabelValues(shedBuffer).Add(float64(lost - r.lost))
-		r.lost = lost
-	}
-	return r.wasLong
-}
-
 // One socket is enough for most loads, and cheapest: its reader finds several queries when it looks. When its queue is long,
 // twice as many sockets get datagrams, until none was long for calmAfter.
 const calmAfter = 10 * time.Second
@@ -274,11 +141,8 @@ func (f *front) narrow(now time.Time) {
 	}
 }
 
-// dnssecOK reads the DO bit of a query that has been looked up, so whose OPT, if any, is its last 11 bytes.
-func dnssecOK(query []byte) bool { return query[11] == 1 && query[len(query)-4]&0x80 != 0 }
-
 // hand gives a query to the CoreDNS server, if there is a place for it.
-func (f *front) hand(c *batch.Conn, s *serving, query *batch.Message, start time.Time) {
+func (f *front) hand(c *batch.Conn, s *serving, query *batch.Message) {
 	const header = 12
 	if len(query.Data) < header {
 		f.metrics.shed.WithLabelValues(shedShort).Inc()

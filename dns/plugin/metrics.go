@@ -27,6 +27,7 @@ const (
 	shedBusy   = "busy"
 	shedShort  = "short"
 	shedBuffer = "buffer"
+	shedFilter = "filter"
 )
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -44,7 +45,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}, []string{"state", "class", "rcode"}),
 		shed: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "seakeep_dns_shed_queries_total",
-			Help: "UDP queries that were dropped, by reason: client is one client's share used up under load, busy is too many under way, short is no DNS message, buffer is the socket's memory.",
+			Help: "UDP queries that were dropped, by reason: client is one client's share used up under load, busy is too many under way, short is no DNS message, filter is what the kernel dropped while one client's share was cut before the socket, buffer is the socket's memory.",
 		}, []string{"reason"}),
 		batch: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "seakeep_dns_fastpath_batch_queries",

@@ -50,3 +50,15 @@ func (*Conn) LocalAddr() *net.UDPAddr { return nil }
 
 // Close does nothing.
 func (*Conn) Close() error { return nil }
+
+// Part is one source's.
+type Part struct {
+	Source netip.Addr
+	Pass   float64
+}
+
+// MaxParts is how many a filter takes.
+const MaxParts = 16
+
+// Filter refuses.
+func (*Conn) Filter([]Part) error { return errors.ErrUnsupported }
