@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 )
 
@@ -76,6 +79,25 @@ apiserver_request_total{code="200",resource="configmaps",verb="LIST"} 7
 `
 	if got, err := parseLists(text); err != nil || got != 5 {
 		t.Errorf("got %v, %v; want 5", got, err)
+	}
+}
+
+func TestParseAuditedLists(t *testing.T) {
+	event := func(verb, uri, user, resource string) string {
+		return fmt.Sprintf(`{"kind":"Event","verb":%q,"requestURI":%q,"user":{"username":%q},"objectRef":{"resource":%q}}`+"\n", verb, uri, user, resource)
+	}
+	log := event("list", "/api/v1/services?limit=500", dnsUserName, "services") +
+		event("list", "/api/v1/services?limit=500&continue=abc", dnsUserName, "services") +
+		event("watch", "/api/v1/services?watch=1", dnsUserName, "services") +
+		event("list", "/api/v1/services", "system:apiserver", "services") +
+		event("list", "/api/v1/nodes", dnsUserName, "nodes") +
+		event("list", "/api/v1/namespaces", dnsUserName, "namespaces") + `{"verb":"list","reque`
+	lists, pages, err := parseAuditedLists(strings.NewReader(log))
+	if diff := cmp.Diff(map[string]int{"services": 1, "namespaces": 1}, lists); diff != "" || pages != 3 || err != nil {
+		t.Errorf("%d pages, %v (-want +got)\n%s", pages, err, diff)
+	}
+	if _, _, err := parseAuditedLists(strings.NewReader("{\n")); err == nil {
+		t.Error("a broken line was read")
 	}
 }
 

@@ -60,7 +60,7 @@ func (l *listLog) times() []time.Time {
 }
 
 func (r *rig) measureFleet(ctx context.Context, report *result.Report) error {
-	dirs, err := r.snapshots(ctx)
+	dirs, err := r.snapshots(ctx, "fleet")
 	if err != nil {
 		return err
 	}
@@ -185,8 +185,8 @@ func (r *rig) restartAPIServer(ctx context.Context) error {
 }
 
 // snapshots makes a state folder for each instance, all of the same moment.
-func (r *rig) snapshots(ctx context.Context) (dirs []string, err error) {
-	first := filepath.Join(r.dir, "fleet-0")
+func (r *rig) snapshots(ctx context.Context, name string) (dirs []string, err error) {
+	first := filepath.Join(r.dir, name+"-0")
 	i, err := r.keeper(func(o *keeper.Options) {
 		if o.Snapshot, err = snapshot.Open(snapshot.Options{Dir: first}); err != nil {
 			o.Snapshot = nil
@@ -201,7 +201,7 @@ func (r *rig) snapshots(ctx context.Context) (dirs []string, err error) {
 		return nil, err
 	}
 	for n := range r.options.instances {
-		dir := filepath.Join(r.dir, "fleet-"+strconv.Itoa(n))
+		dir := filepath.Join(r.dir, name+"-"+strconv.Itoa(n))
 		if n > 0 {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				return nil, fmt.Errorf("making an instance's folder: %w", err)

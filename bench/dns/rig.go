@@ -30,8 +30,10 @@ type rig struct {
 	capacity map[string]float64
 }
 
+const dnsUserName = "system:serviceaccount:kube-system:coredns"
+
 // dnsUser is who the DNS servers are to the API server: the lab grants it what kubeadm grants CoreDNS.
-var dnsUser = lab.User("system:serviceaccount:kube-system:coredns", "system:serviceaccounts", "system:serviceaccounts:kube-system")
+var dnsUser = lab.User(dnsUserName, "system:serviceaccounts", "system:serviceaccounts:kube-system")
 
 // newRig brings everything up.
 func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, err error) {
@@ -105,7 +107,7 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 		name string
 		of   func(context.Context, *result.Report) error
 	}{
-		{answering, r.measureAnswering}, {surge, r.measureSurge}, {fleet, r.measureFleet}, {scale, r.measureScale},
+		{answering, r.measureAnswering}, {surge, r.measureSurge}, {fleet, r.measureFleet}, {relayed, r.measureRelayed}, {scale, r.measureScale},
 	} {
 		if !r.options.Wanted(c.name) {
 			continue
