@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -13,6 +14,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 func TestParse(t *testing.T) {
@@ -190,5 +194,29 @@ func TestFloodSendsWholeQueries(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// What is written past the API server must be what it reads.
+func TestStoredObjects(t *testing.T) {
+	got := stored(1234, clusterIP(70000))
+	if len(got) != 3 || clusterIP(70000) != "10.101.17.112" {
+		t.Fatalf("got %d objects, cluster IP %s", len(got), clusterIP(70000))
+	}
+	for key, o := range got {
+		data, err := encode(o)
+		if err != nil || !bytes.HasPrefix(data, []byte("k8s\x00")) {
+			t.Fatalf("%s: %q, %v", key, data, err)
+		}
+		back, kind, err := protobuf.NewSerializer(scheme.Scheme, scheme.Scheme).Decode(data, nil, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+		if strings.HasPrefix(key, "/registry/ipaddresses/") != (kind.Kind == "IPAddress") {
+			t.Errorf("%s is a %s", key, kind.Kind)
+		}
+		if s, ok := back.(*corev1.Service); ok && (s.Spec.ClusterIP != "10.101.17.112" || s.Name != "svc-01234") {
+			t.Errorf("read back as %v", s)
+		}
 	}
 }

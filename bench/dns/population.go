@@ -39,6 +39,13 @@ func (r *rig) populate(ctx context.Context, services int) error {
 			}
 		}
 	}
+	if services-r.populated >= bulky {
+		if err := r.pour(ctx, r.populated, services); err != nil {
+			return err
+		}
+		r.populated = services
+		return nil
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	todo := make(chan int)
@@ -65,11 +72,20 @@ func (r *rig) populate(ctx context.Context, services int) error {
 }
 
 func (r *rig) create(ctx context.Context, i int) error {
-	meta := metav1.ObjectMeta{Name: serviceName(i), Namespace: namespaceName(i), Labels: map[string]string{discoveryv1.LabelServiceName: serviceName(i)}}
-	service := &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}
-	if _, err := r.kube.CoreV1().Services(meta.Namespace).Create(ctx, service, metav1.CreateOptions{}); err != nil {
+	service, slice := objects(i)
+	if _, err := r.kube.CoreV1().Services(service.Namespace).Create(ctx, service, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("making a service: %w", err)
 	}
+	if _, err := r.kube.DiscoveryV1().EndpointSlices(slice.Namespace).Create(ctx, slice, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("making an endpoint slice: %w", err)
+	}
+	return nil
+}
+
+// objects are a service and its endpoints.
+func objects(i int) (*corev1.Service, *discoveryv1.EndpointSlice) {
+	meta := metav1.ObjectMeta{Name: serviceName(i), Namespace: namespaceName(i), Labels: map[string]string{discoveryv1.LabelServiceName: serviceName(i)}}
+	service := &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4,
 		Ports: []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080)), Protocol: new(corev1.ProtocolTCP)}},
@@ -86,10 +102,7 @@ func (r *rig) create(ctx context.Context, i int) error {
 			},
 		})
 	}
-	if _, err := r.kube.DiscoveryV1().EndpointSlices(meta.Namespace).Create(ctx, slice, metav1.CreateOptions{}); err != nil {
-		return fmt.Errorf("making an endpoint slice: %w", err)
-	}
-	return nil
+	return service, slice
 }
 
 // queryFile writes what dnsperf asks.

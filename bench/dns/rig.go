@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/seakeep/seakeep/bench/result"
@@ -61,7 +62,9 @@ func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, er
 			}
 		}
 	}
-	if r.kube, err = kubernetes.NewForConfig(r.lab.RESTConfig(lab.Masters)); err != nil {
+	config := r.lab.RESTConfig(lab.Masters)
+	config.ContentType = runtime.ContentTypeProtobuf // the large cluster is made in half the time
+	if r.kube, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
 	if err := r.lab.WriteKubeconfig(r.config, dnsUser, "", ""); err != nil {

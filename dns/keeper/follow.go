@@ -113,6 +113,7 @@ func (s *session) list(ctx context.Context, kind store.Kind) (string, error) {
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+	defer spare()()
 	s.k.m.lists.WithLabelValues(kind.String(), string(s.source.Class())).Inc()
 	if !s.k.call(ctx, func() { s.k.listBegin(kind) }) {
 		return "", ctx.Err()

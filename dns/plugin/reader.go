@@ -35,8 +35,8 @@ type reader struct {
 	limiter *fair.Limiter
 	random  *rand.PCG
 	load    load
-	looked  time.Time // when the queue was looked at last
-	length  float64   // as it was then; see long
+	looked  time.Time  // when the queue was looked at last
+	length  fair.Queue // as it was then
 	lost    uint32
 	hits    []hit
 	filter  filtering
@@ -102,7 +102,7 @@ func (r *reader) batch(queries []batch.Message, now time.Time) {
 	s := r.front.serving.Load()
 	status := s.handler.data.Status()
 	s.handler.memo.follow(status, age(status, s.handler.now()))
-	queue := 0.0
+	queue := fair.Queue{}
 	if len(queries) == batchSize {
 		queue = r.long(now)
 	}
@@ -146,16 +146,16 @@ func (r *reader) batch(queries []batch.Message, now time.Time) {
 	}
 }
 
-// long is how much of a queue there is, of what is too long for those who wait in it, or half of the memory there is.
-func (r *reader) long(now time.Time) float64 {
+// long is how much waits, of what is too long to wait for, and of half of the memory there is.
+func (r *reader) long(now time.Time) fair.Queue {
 	if now.Sub(r.looked) < time.Millisecond {
 		return r.length
 	}
-	r.looked, r.length = now, 0
+	r.looked, r.length = now, fair.Queue{}
 	if used, limit, err := r.queue(); err == nil {
-		r.length = used / min(limit/2, max(256<<10, r.load.last*tooLong.Seconds()*perQuery))
+		r.length = fair.Queue{Late: used / max(256<<10, r.load.last*tooLong.Seconds()*perQuery), Full: used / (limit / 2)}
 	}
-	if r.length > 1 {
+	if max(r.length.Late, r.length.Full) > 1 {
 		r.front.widen(now)
 	}
 	return r.length

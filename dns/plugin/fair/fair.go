@@ -38,6 +38,9 @@ const (
 	// slack is the part of its rate that a client may spend at once, in time. All of a window's would be a burst that fills
 	// the queue in the first half of every window.
 	slack = 5 * time.Millisecond
+	// heavy is how many times what the others ask on average a client asks that makes them wait. Where all ask alike, a
+	// queue is nobody's fault: to drop some of it would make everyone ask again.
+	heavy = 4
 	// cells of a row of the sketch.
 	cells = 1 << 10
 )
@@ -61,10 +64,13 @@ type Limiter struct {
 	before  float64   // and when the window began
 	// counts is a count-min sketch: a client's count is at most too high, and only when it shares a cell with a heavy client
 	// in both rows, which happens to one in a million.
-	counts [2][cells]count
-	most   uint32
-	over   []over
-	last   int // index in over of the client that was over its share last
+	counts  [2][cells]count
+	most    uint32 // that one client asked
+	total   uint32
+	clients uint32 // that asked, but for those that share cells
+	uneven  bool   // in the window before
+	over    []over
+	last    int // index in over of the client that was over its share last
 }
 
 // count is of the requests of those who share a cell.
@@ -94,26 +100,39 @@ func New(o Options) *Limiter {
 	return &Limiter{options: o, seed: maphash.MakeSeed(), limit: math.Inf(1), allowed: math.Inf(1)}
 }
 
-// Batch says that requests were taken in, and how long the queue behind them is: more than 1 is so long that it takes a
-// good part of the time a client waits for its answer, or that what comes may be lost. It returns whether a window has
-// ended, and with it the shares may be others.
-func (l *Limiter) Batch(queue float64, now time.Time) (ended bool) {
-	l.queue = queue
+// Queue is what waits behind a batch.
+type Queue struct {
+	// Late is how long it takes: more than 1 is a good part of the time that a client should wait for its answer.
+	Late float64
+	// Full is how much of the queue's memory it takes: more than 1 is so much that what comes may soon be lost.
+	Full float64
+}
+
+// Batch says that requests were taken in, and what waits behind them. It returns whether a window has ended, and with
+// it the shares may be others.
+func (l *Limiter) Batch(queue Queue, now time.Time) (ended bool) {
+	l.queue = max(queue.Late, queue.Full)
+	since := now.Sub(l.start)
+	long := queue.Full > 1 || queue.Late > 1 && (l.uneven || since >= reaction && l.isUneven())
 	switch {
-	case queue <= 1:
+	case !long:
 		l.long = time.Time{}
 	case l.long.IsZero():
 		l.long = now
 	case now.Sub(l.long) >= l.options.Standing:
 		l.behind = true
 	}
-	since := now.Sub(l.start)
 	if since >= l.options.Window || l.behind && since >= reaction {
 		l.turn(now, since.Seconds())
 		since, ended = 0, true
 	}
 	l.allowed = max(float64(l.options.Floor), l.limit*(since+slack).Seconds())
 	return ended
+}
+
+// isUneven compares the client that asks most with the mean of the others.
+func (l *Limiter) isUneven() bool {
+	return l.clients > 1 && uint64(l.most)*uint64(l.clients-1) > heavy*uint64(l.total-l.most)
 }
 
 // turn ends a window of so many seconds.
@@ -139,7 +158,9 @@ func (l *Limiter) turn(now time.Time, seconds float64) {
 	}
 	l.limit = max(l.limit, float64(l.options.Floor)/l.options.Window.Seconds())
 	l.over = slices.DeleteFunc(l.over, func(o over) bool { return o.asks <= l.limit })
-	l.start, l.behind, l.long, l.before, l.most, l.last = now, false, time.Time{}, l.queue, 0, 0
+	l.uneven = l.isUneven()
+	l.start, l.behind, l.long, l.before = now, false, time.Time{}, l.queue
+	l.most, l.total, l.clients, l.last = 0, 0, 0, 0
 	clear(l.counts[0][:])
 	clear(l.counts[1][:])
 }
@@ -147,8 +168,12 @@ func (l *Limiter) turn(now time.Time, seconds float64) {
 // Allow counts one request of the client, and says whether it is within its share.
 func (l *Limiter) Allow(client netip.Addr) bool {
 	first, second := l.cell(client)
+	if min(first.asked, second.asked) == 0 {
+		l.clients++
+	}
 	first.asked++
 	second.asked++
+	l.total++
 	l.most = max(l.most, min(first.asked, second.asked))
 	if float64(min(first.allowed, second.allowed)) >= l.allowed {
 		l.note(client)

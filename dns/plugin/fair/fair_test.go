@@ -54,7 +54,7 @@ func (s *server) millisecond(number int, arrivals []netip.Addr) {
 	}
 	for budget := s.capacity; budget > 0 && len(s.queue) > 0; {
 		n := min(len(s.queue), batch)
-		if s.limiter.Batch(float64(len(s.queue))/tooLong, s.now) && s.filtered {
+		if s.limiter.Batch(Queue{Late: float64(len(s.queue)) / tooLong, Full: float64(len(s.queue)) / (longest / 2)}, s.now) && s.filtered {
 			clear(s.passes)
 			for _, share := range s.limiter.Shares() {
 				s.passes[share.Client] = share.Pass
@@ -169,7 +169,7 @@ func TestSharesFollowWhatIsAsked(t *testing.T) {
 		arrived := 0.0
 		for ms := range 1000 {
 			now = now.Add(time.Millisecond)
-			if l.Batch(queue, now) {
+			if l.Batch(Queue{Late: queue}, now) {
 				pass = 1
 				for _, s := range l.Shares() {
 					if s.Client != abuser {
@@ -206,18 +206,39 @@ func TestSharesFollowWhatIsAsked(t *testing.T) {
 	}
 }
 
+// Where all ask alike, a queue is no reason to drop anything until it is full: these clients wait for their answers.
+func TestAQueueOfEqualsIsLeftAlone(t *testing.T) {
+	l, now := New(Options{}), time.Unix(1e9, 0)
+	for _, tc := range []struct {
+		full    float64
+		refused bool
+	}{{0.9, false}, {1.1, true}} {
+		refused := false
+		for i := range 1000 {
+			now = now.Add(time.Millisecond)
+			l.Batch(Queue{Late: 3, Full: tc.full}, now)
+			for range 100 {
+				refused = !l.Allow(client(i%16)) || refused
+			}
+		}
+		if refused != tc.refused {
+			t.Errorf("with %g of the queue in use, refused is %t", tc.full, refused)
+		}
+	}
+}
+
 func TestWholeTakesSharesBack(t *testing.T) {
 	l, now := New(Options{}), time.Unix(1e9, 0)
 	for range 100 {
 		now = now.Add(time.Millisecond)
-		if l.Batch(2, now) && len(l.Shares()) > 0 {
+		if l.Batch(Queue{Late: 2, Full: 2}, now) && len(l.Shares()) > 0 {
 			l.Whole()
 		}
 		for range 100 {
 			l.Allow(abuser)
 		}
 	}
-	l.Batch(2, now.Add(time.Second))
+	l.Batch(Queue{Late: 2, Full: 2}, now.Add(time.Second))
 	for _, o := range l.over {
 		if o.asks > 200000 {
 			t.Errorf("%s asks %.0f/s, which is more than the 100,000/s that all came in", o.client, o.asks)
@@ -229,7 +250,7 @@ func TestLimitEndsWithThePressure(t *testing.T) {
 	l, now := New(Options{}), time.Unix(1e9, 0)
 	for range 100 {
 		now = now.Add(10 * time.Millisecond)
-		l.Batch(2, now)
+		l.Batch(Queue{Late: 2, Full: 2}, now)
 		for range 500 {
 			l.Allow(client(1))
 		}
@@ -237,7 +258,7 @@ func TestLimitEndsWithThePressure(t *testing.T) {
 	refused := 0
 	for range 1000 {
 		now = now.Add(10 * time.Millisecond)
-		l.Batch(0, now)
+		l.Batch(Queue{}, now)
 	}
 	for i := range 5000 {
 		if !l.Allow(client(i % 3)) {
