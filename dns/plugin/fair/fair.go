@@ -60,8 +60,11 @@ type Limiter struct {
 	allowed float64   // requests of one client since start
 	long    time.Time // since when the queue is long; zero while it is not
 	behind  bool      // in this window
+	cut     bool      // the last window ended with a cut
+	known   float64   // a limit that should do: a cut below the last one that did
 	queue   float64   // as Batch was told last
 	before  float64   // and when the window began
+	longest float64   // in this window
 	// counts is a count-min sketch: a client's count is at most too high, and only when it shares a cell with a heavy client
 	// in both rows, which happens to one in a million.
 	counts  [2][cells]count
@@ -112,6 +115,7 @@ type Queue struct {
 // it the shares may be others.
 func (l *Limiter) Batch(queue Queue, now time.Time) (ended bool) {
 	l.queue = max(queue.Late, queue.Full)
+	l.longest = max(l.longest, l.queue)
 	since := now.Sub(l.start)
 	long := queue.Full > 1 || queue.Late > 1 && (l.uneven || since >= reaction && l.isUneven())
 	switch {
@@ -144,25 +148,46 @@ func (l *Limiter) turn(now time.Time, seconds float64) {
 		o.asks = float64(min(first.asked, second.asked)) / o.pass / seconds
 		most = max(most, o.asks)
 	}
-	switch {
-	case l.behind && math.IsInf(l.limit, 1):
-		l.limit = most / 2
-	case l.behind && l.queue < 0.95*l.before: // the last cut was enough, and the queue is being worked off
-	case l.behind:
-		l.limit *= 0.7
-	case !math.IsInf(l.limit, 1):
-		// A window without any request may be long.
-		if l.limit *= math.Pow(1.1, min(seconds/l.options.Window.Seconds(), 100)); l.limit > 2*most {
-			l.limit = math.Inf(1)
-		}
-	}
+	l.adjust(most, seconds)
 	l.limit = max(l.limit, float64(l.options.Floor)/l.options.Window.Seconds())
 	l.over = slices.DeleteFunc(l.over, func(o over) bool { return o.asks <= l.limit })
 	l.uneven = l.isUneven()
-	l.start, l.behind, l.long, l.before = now, false, time.Time{}, l.queue
+	l.start, l.behind, l.long, l.before, l.longest = now, false, time.Time{}, l.queue, 0
 	l.most, l.total, l.clients, l.last = 0, 0, 0, 0
 	clear(l.counts[0][:])
 	clear(l.counts[1][:])
+}
+
+// adjust sets the limit for the next window, after one of so many seconds in which one client asked at most so much in a
+// second.
+func (l *Limiter) adjust(most, seconds float64) {
+	cut := false
+	switch {
+	case l.behind && math.IsInf(l.limit, 1):
+		l.limit, l.known = most/2, 0
+		cut = true
+	case l.behind && l.queue < 0.95*l.before: // the last cut was enough, and the queue is being worked off
+		cut = l.cut
+	case l.behind:
+		if !l.cut {
+			l.known = 0.7 * l.limit
+		}
+		l.limit *= 0.7
+		cut = true
+	case math.IsInf(l.limit, 1):
+	case l.limit < l.known:
+		// One cut after the other is not because of a client but because the processor was gone. To come back from there by
+		// tenths would take seconds, in which everybody is over the limit.
+		l.limit = min(4*l.limit, l.known)
+	case l.longest > 0.5: // close to too much
+	default:
+		// A window without any request may be long.
+		l.limit *= math.Pow(1.1, min(seconds/l.options.Window.Seconds(), 100))
+	}
+	l.cut = cut
+	if !l.behind && l.limit > 2*most {
+		l.limit = math.Inf(1)
+	}
 }
 
 // Allow counts one request of the client, and says whether it is within its share.

@@ -139,6 +139,7 @@ func TestOneAbuserHurtsNobodyElse(t *testing.T) {
 		"twice, dropped at the source":           {load: load{abuser: 200, others: 20, clients: 50, filtered: true}, wantOthers: 0.999, wantWorst: 15 * time.Millisecond},
 		"twenty times, dropped at the source":    {load: load{abuser: 2000, others: 20, clients: 50, filtered: true}, wantOthers: 0.999, wantWorst: 15 * time.Millisecond},
 		"twice, and the processor is taken away": {load: load{abuser: 200, others: 20, clients: 50, filtered: true, stallEvery: 200, stall: 10}, wantOthers: 0.999, wantWorst: 40 * time.Millisecond},
+		"twice, and it is gone for long":         {load: load{abuser: 200, others: 20, clients: 20, filtered: true, stallEvery: 2500, stall: 400}, wantOthers: 0.8},
 		"few other clients, busy ones":           {load: load{abuser: 200, others: 40, clients: 4, filtered: true}, wantOthers: 0.99},
 	}
 	for name, tc := range tests {
@@ -224,6 +225,46 @@ func TestAQueueOfEqualsIsLeftAlone(t *testing.T) {
 		if refused != tc.refused {
 			t.Errorf("with %g of the queue in use, refused is %t", tc.full, refused)
 		}
+	}
+}
+
+// When the processor was gone, everybody has been cut; once it is back, that ends within some windows.
+func TestLimitComesBackAfterAStall(t *testing.T) {
+	l, now := New(Options{}), time.Unix(1e9, 0)
+	millisecond := func(q Queue, others int) (refused int) {
+		now = now.Add(time.Millisecond)
+		l.Batch(q, now)
+		for range 100 {
+			l.Allow(abuser)
+		}
+		for i := range others {
+			if !l.Allow(client(i)) {
+				refused++
+			}
+		}
+		return refused
+	}
+	for range 200 { // an abuser, found and cut
+		millisecond(Queue{Late: 0.5}, 1)
+	}
+	for range 30 {
+		millisecond(Queue{Late: 2}, 1)
+	}
+	for range 600 {
+		millisecond(Queue{Late: 0.5}, 1)
+	}
+	before := l.limit
+	for range 600 {
+		millisecond(Queue{Late: 2, Full: 2}, 1)
+	}
+	if l.limit > before/10 {
+		t.Fatalf("the limit was %g and is %g: nothing was cut", before, l.limit)
+	}
+	for range 500 {
+		millisecond(Queue{}, 1)
+	}
+	if l.limit < before/2 {
+		t.Errorf("half a second later the limit is %g; before it was %g", l.limit, before)
 	}
 }
 
