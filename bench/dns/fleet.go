@@ -110,7 +110,7 @@ func (r *rig) measureFleet(ctx context.Context, report *result.Report) error {
 	resumed := result.Runs{seakeepName: {after - before}}.Case(fleet, "LISTs while the watch cache reaches the snapshots", "all", seakeepName)
 	resumed.AtMost(0)
 	resumed.Profile = fleetProfile
-	resumed.Note = fmt.Sprintf("%d instances, each the data of a DNS server (keeper, source, snapshot) with a connection of its own, in the benchmark's process: as many processes would not fit. Counted at the API server, namespaces, services and endpoint slices together.", len(instances))
+	resumed.Note = fmt.Sprintf("%d instances, each the data of a DNS server (keeper, source, snapshot) with a connection of its own, in the benchmark's process, which times each list. Counted at the API server, namespaces, services and endpoint slices together.", len(instances))
 	if log.times() != nil {
 		resumed.Note += fmt.Sprintf(" The instances say that they sent %d.", len(log.times()))
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -61,7 +63,7 @@ func (r *rig) measureSurge(ctx context.Context, report *result.Report) (err erro
 			return err
 		}
 	}
-	success, first, p99, offered := result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}
+	success, first, p99, offered, late := result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}
 	err = run.Turns(min(surgeRounds, r.options.Rounds), order, func(contender string) error {
 		o, err := r.surge(ctx, servers[contender], r.options.Turn)
 		if err != nil {
@@ -71,6 +73,7 @@ func (r *rig) measureSurge(ctx context.Context, report *result.Report) (err erro
 		first.Add(contender, float64(o.first)/float64(o.asked)*100)
 		p99.Add(contender, o.latency.Milliseconds(0.99))
 		offered.Add(contender, o.abused/r.capacity[contender])
+		late.Add(contender, o.late.Milliseconds(0.99))
 		return nil
 	})
 	if err != nil {
@@ -81,11 +84,12 @@ func (r *rig) measureSurge(ctx context.Context, report *result.Report) (err erro
 	ok.Target, ok.Met, ok.Profile = "≥ 99.9 %", &met, surgeProfile
 	ok.Note = fmt.Sprintf("%d clients with addresses of their own send %g of the capacity together, for %s; one sends %g of it until the last of them has its answer. A resolver asks again after %s, once, as glibc's does. The capacities, as saturated clients found them, were %.0f/s and %.0f/s.",
 		others, share, r.options.Turn, abuse, retryAfter, r.capacity[seakeepName], r.capacity[stockName])
-	late := p99.Case(surge, "the others' latency, p99", "ms", seakeepName)
-	late.AtMost(20)
-	late.Profile = surgeProfile
-	late.Note = "What was never answered counts with the time until the resolver gave up."
-	cases := []result.Case{ok, late,
+	latency := p99.Case(surge, "the others' latency, p99", "ms", seakeepName)
+	latency.AtMost(20)
+	latency.Profile = surgeProfile
+	latency.Note = fmt.Sprintf("From when the query was due. What was never answered counts with the time until the resolver gave up. The generators, abuser and others, are one process on the other CPU, which collects no garbage during a turn; it sent the others' queries %s ms late at p99, which is in the latencies.",
+		result.Number(result.Median(late[seakeepName])))
+	cases := []result.Case{ok, latency,
 		first.Case(surge, "the others' queries answered at the first attempt", "%", seakeepName),
 		offered.Case(surge, "what the abuser sent, times the capacity", "×", seakeepName)}
 	r.unneeded(cases)
@@ -103,7 +107,8 @@ func (r *rig) measureSurge(ctx context.Context, report *result.Report) (err erro
 type surgeOutcome struct {
 	asked, first, answered int
 	latency                *load.Histogram
-	abused                 float64 // queries per second that were sent
+	late                   *load.Histogram // how late they were sent at first
+	abused                 float64         // queries per second that were sent
 }
 
 // surge plays one turn.
@@ -112,6 +117,9 @@ func (r *rig) surge(ctx context.Context, s *server, during time.Duration) (*surg
 	if err != nil {
 		return nil, err
 	}
+	// The generators' own garbage collection would stop the clock of those who wait for an answer.
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	capacity := r.capacity[s.contender]
 	inner, stop := context.WithCancel(ctx)
 	defer stop()
@@ -204,6 +212,7 @@ type attempt struct {
 	id      uint16
 	service int
 	due     time.Time
+	late    time.Duration // it was sent after that
 	tries   int
 	took    time.Duration // 0: no answer yet
 }
@@ -261,16 +270,17 @@ func (c *client) read() {
 func (c *crowd) play(ctx context.Context, perSecond float64, during time.Duration) *surgeOutcome {
 	began := time.Now()
 	total := int(perSecond * during.Seconds())
-	all := make([]*attempt, 0, total)
+	all := make([]attempt, 0, total)
 	buffer := make([]byte, 512)
-	var waiting []*attempt // in the order in which they were sent last
+	waiting := make([]*attempt, 0, total*attempts) // in the order in which they were sent last
 	for ctx.Err() == nil {
 		now := time.Now()
 		for due := min(total, int(now.Sub(began).Seconds()*perSecond)); len(all) < due; {
 			i := len(all)
-			a := &attempt{client: c.clients[i%others], id: uint16(i / others), service: i % len(c.packets), due: began.Add(time.Duration(float64(i) / perSecond * float64(time.Second)))}
-			all = append(all, a)
+			all = append(all, attempt{client: c.clients[i%others], id: uint16(i / others), service: i % len(c.packets), due: began.Add(time.Duration(float64(i) / perSecond * float64(time.Second)))})
+			a := &all[i]
 			waiting = append(waiting, a)
+			a.late = time.Since(a.due)
 			c.send(a, buffer)
 		}
 		again := 0
@@ -321,9 +331,11 @@ func (c *crowd) send(a *attempt, buffer []byte) {
 	_, _ = a.client.conn.Write(buffer[:n]) // what could not be sent is not answered, and asked again
 }
 
-func sum(all []*attempt) *surgeOutcome {
-	o := &surgeOutcome{asked: len(all), latency: load.NewHistogram()}
-	for _, a := range all {
+func sum(all []attempt) *surgeOutcome {
+	o := &surgeOutcome{asked: len(all), latency: load.NewHistogram(), late: load.NewHistogram()}
+	for i := range all {
+		a := &all[i]
+		o.late.Add(a.late)
 		a.client.mu.Lock()
 		took, tries := a.took, a.tries
 		a.client.mu.Unlock()
