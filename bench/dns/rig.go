@@ -131,7 +131,7 @@ func (r *rig) Setup(ctx context.Context) []string {
 			run.List(r.cpus.Server), run.List(r.cpus.Load))
 	}
 	return []string{
-		fmt.Sprintf("One kube-apiserver and one etcd. Services have a cluster IP and one EndpointSlice of 10 endpoints: %d services in all cases but the last, then %d, which are written into etcd as the API server stores them: it needs a minute for each 600 of the last.", r.options.services, r.options.grown),
+		fmt.Sprintf("One kube-apiserver and one etcd. Services have a cluster IP and one EndpointSlice of 10 endpoints: %d services in all cases but the last, then %d, which are written into etcd as the API server stores them, because the more there are the longer it takes to find a free cluster IP.", r.options.services, r.options.grown),
 		pinned,
 		"`kubernetes` is stock CoreDNS v1.15: the program under test with that plugin; `kubernetes+cache` has `cache 30` too. Every CoreDNS has errors, ready, prometheus and loadbalance, as kubeadm's Corefile, and pprof. " +
 			unbound.Version(ctx) + " serves the zone file that dns/export wrote, as an auth-zone.",
