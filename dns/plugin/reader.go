@@ -107,7 +107,7 @@ func (r *reader) batch(queries []batch.Message, now time.Time) {
 		queue = r.long(now)
 	}
 	if r.limiter.Batch(queue, now) {
-		r.refilter()
+		r.refilter(now)
 	}
 	r.replies, r.hits = r.replies[:0], r.hits[:0]
 	shed, handed := 0, false

@@ -49,6 +49,7 @@ const (
 type Share struct {
 	Client netip.Addr
 	Pass   float64 // > 0, < 1
+	Asks   float64 // requests per second, those that did not pass included
 }
 
 // Limiter counts requests by client. One goroutine uses it.
@@ -240,7 +241,7 @@ func (l *Limiter) Shares() []Share {
 		o.pass = 1
 		if pass := l.limit / o.asks; pass < 0.9 {
 			o.pass = pass
-			shares = append(shares, Share{Client: o.client, Pass: pass})
+			shares = append(shares, Share{Client: o.client, Pass: pass, Asks: o.asks})
 		}
 	}
 	return shares
