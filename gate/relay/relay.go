@@ -60,6 +60,7 @@ type Relay struct {
 	survivor Survivor
 	wait     time.Duration
 	budget   *held.Budget
+	turns    *turns
 	hub      *watch.Hub
 	log      *slog.Logger
 	metrics  *metrics
@@ -105,6 +106,7 @@ func New(c *v1alpha1.GateRelay, o Options) *Relay {
 		entries:  map[key]*entry{},
 		forwards: map[reason]*atomic.Int64{},
 		since:    time.Now(),
+		turns:    newTurns(),
 	}
 	r.ctx, r.end = context.WithCancelCause(context.Background())
 	r.budget = held.NewBudget(c.MaxMemory.Value(), r.evict)

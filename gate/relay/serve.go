@@ -158,9 +158,12 @@ func (d *delivery) run(ctx context.Context) error {
 	copyHeader(d.w.Header(), d.batch.Data.header)
 	d.w.WriteHeader(d.batch.Data.code)
 	flusher := http.NewResponseController(d.w)
+	mine := &turn{of: d.relay.turns}
+	defer mine.lose()
 	for {
 		if !d.reader.Ready() {
 			_ = flusher.Flush() // what is there should not wait for what is not
+			mine.lose()
 		}
 		p, err := d.reader.Next(ctx)
 		if err == io.EOF {
@@ -169,8 +172,11 @@ func (d *delivery) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		n, err := d.w.Write(p)
-		d.bytes += int64(n)
+		err = mine.write(ctx, func() error {
+			n, err := d.w.Write(p)
+			d.bytes += int64(n)
+			return err
+		})
 		if err != nil {
 			return err
 		}
