@@ -177,13 +177,6 @@ func (g *rig) config() *rest.Config {
 	return c
 }
 
-func (g *rig) client() *kubernetes.Clientset {
-	g.t.Helper()
-	c, err := kubernetes.NewForConfig(g.config())
-	check(g.t, err)
-	return c
-}
-
 // counter reads a metric without labels.
 func (g *rig) counter(name string) float64 {
 	g.t.Helper()
