@@ -167,6 +167,9 @@ func (d *delivery) run(ctx context.Context) error {
 		}
 		p, err := d.reader.Next(ctx)
 		if err == io.EOF {
+			if d.entry.key.initial {
+				_ = flusher.Flush() // the stream goes on, and the end of its initial events must not wait for the first event
+			}
 			return nil
 		}
 		if err != nil {
