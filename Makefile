@@ -77,7 +77,7 @@ race: control-plane build $(TOOLS)/tally ## Run all tests under the race detecto
 	@CGO_ENABLED=1 $(GO) test -race -count=1 -p $(P) -timeout $(RACE_TIMEOUT) -json $(PKG) 2>&1 | $(TOOLS)/tally
 
 # Each part of this list has a target bench-<part> and a program bench/<part>.
-BENCHES := gate dns
+BENCHES := gate dns relay
 BENCH_ARGS ?=
 
 .PHONY: bench
@@ -93,6 +93,11 @@ bench-gate: control-plane build ## Measure the gate beside HAProxy and nginx (in
 bench-dns: control-plane build ## Measure seakeep-dns beside stock CoreDNS and unbound (installs dnsperf, unbound); report in out/bench/dns.json
 	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/dns ./bench/dns
 	$(BIN)/bench/dns -seakeep-dns $(BIN)/seakeep-dns -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
+
+.PHONY: bench-relay
+bench-relay: control-plane build ## Measure shared reads beside a naive group-commit proxy and none; report in out/bench/relay.json
+	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/relay ./bench/relay && $(GO) build -o $(BIN)/bench/relay-naive ./bench/relay/naive
+	$(BIN)/bench/relay -seakeep $(BIN)/seakeep -naive $(BIN)/bench/relay-naive -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
 
 .PHONY: bench-record
 bench-record: ## Record the reports of out/bench and write docs/benchmarks.md from them

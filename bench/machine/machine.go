@@ -83,6 +83,24 @@ func Resident(pid int) (int64, error) {
 	return sum, nil
 }
 
+// Peak is the most memory that a process, without its children, ever had in RAM, in bytes.
+func Peak(pid int) (int64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("reading the peak memory of process %d: %w", pid, err)
+	}
+	_, after, ok := strings.Cut(string(data), "VmHWM:")
+	fields := strings.Fields(after)
+	if !ok || len(fields) < 2 || fields[1] != "kB" {
+		return 0, fmt.Errorf("reading the peak memory of process %d: its status has no VmHWM in kB", pid)
+	}
+	kib, err := strconv.ParseInt(fields[0], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading the peak memory of process %d: %w", pid, err)
+	}
+	return kib << 10, nil
+}
+
 type stat struct {
 	parent int
 	ticks  uint64

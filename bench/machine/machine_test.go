@@ -61,7 +61,13 @@ func TestOwnUsage(t *testing.T) {
 	if resident, err := Resident(os.Getpid()); err != nil || resident < 1<<20 {
 		t.Errorf("got %d bytes, %v", resident, err)
 	}
+	if peak, err := Peak(os.Getpid()); err != nil || peak < 1<<20 {
+		t.Errorf("got a peak of %d bytes, %v", peak, err)
+	}
 	const nobody = 1 << 30
+	if _, err := Peak(nobody); err == nil {
+		t.Error("a process that is not there has a peak")
+	}
 	if _, err := CPUSeconds(nobody); err == nil {
 		t.Error("a process that is not there has a CPU time")
 	}

@@ -65,6 +65,10 @@ func TestTargets(t *testing.T) {
 		// The pairs differ by 1, -1 and 1; the medians by 1 too, but their runs were minutes apart.
 		"paired, met":           {func(c *Case, r Runs) { c.AtMostAbove(r, "ours", "theirs", 1) }, true, new(1.0)},
 		"paired, missed":        {func(c *Case, r Runs) { c.AtMostAbove(r, "ours", "theirs", 0.5) }, false, new(1.0)},
+		"times, met":            {func(c *Case, r Runs) { c.AtMostTimes(r, "ours", "theirs", 1.2) }, true, new(1.1)},
+		"times, missed":         {func(c *Case, r Runs) { c.AtMostTimes(r, "ours", "theirs", 1) }, false, new(1.1)},
+		"more times, met":       {func(c *Case, r Runs) { c.AtLeastTimes(r, "ours", "theirs", 1) }, true, new(1.1)},
+		"more times, missed":    {func(c *Case, r Runs) { c.AtLeastTimes(r, "ours", "theirs", 4) }, false, new(1.1)},
 		"noise, ranges overlap": {func(c *Case, r Runs) { c.WithinNoise(r, "ours", "theirs", 2) }, true, new(1.1)},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -69,15 +69,32 @@ func (c *Case) AtMostAbove(runs Runs, subject, baseline string, bound float64) {
 // WithinNoise holds the subject to a baseline where more is better: the ranges of their runs overlap, or its median is
 // at least the share of the baseline's.
 func (c *Case) WithinNoise(runs Runs, subject, baseline string, share float64) {
-	ratio := Median(runs.Paired(subject, baseline, func(a, b float64) float64 {
-		if b == 0 {
-			return 0
-		}
-		return a / b
-	}))
+	ratio := Median(runs.Paired(subject, baseline, ratio))
 	c.Judged = &ratio
 	c.judge(fmt.Sprintf("runs overlap with %s's, or ≥ %s of it", baseline, Number(share)),
 		c.Spread[subject].Max >= c.Spread[baseline].Min || ratio >= share)
+}
+
+// AtMostTimes holds the median of the paired ratios to a baseline to a bound.
+func (c *Case) AtMostTimes(runs Runs, subject, baseline string, bound float64) {
+	ratio := Median(runs.Paired(subject, baseline, ratio))
+	c.Judged = &ratio
+	c.judge(fmt.Sprintf("≤ %s × %s", Number(bound), baseline), ratio <= bound)
+}
+
+// AtLeastTimes is AtMostTimes where more is better.
+func (c *Case) AtLeastTimes(runs Runs, subject, baseline string, bound float64) {
+	ratio := Median(runs.Paired(subject, baseline, ratio))
+	c.Judged = &ratio
+	c.judge(fmt.Sprintf("≥ %s × %s", Number(bound), baseline), ratio >= bound)
+}
+
+// ratio of nothing to nothing, and of anything to nothing, is taken for 0: JSON has no infinity.
+func ratio(a, b float64) float64 {
+	if b == 0 {
+		return 0
+	}
+	return a / b
 }
 
 func (c *Case) judge(target string, met bool) {
