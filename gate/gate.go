@@ -56,15 +56,13 @@ type Gate struct {
 	ledger  *ledger.Ledger
 	streams *streams
 	bodies  *upstream.Bodies
+	// upstreams are the API servers, over all reloads.
+	upstreams *upstream.Keeper
 
 	rooms     atomic.Pointer[rooms]
 	observers atomic.Pointer[observers]
 	relaying  atomic.Pointer[relaying]
 	config    *v1alpha1.GateConfiguration // as of the start; listeners do not move
-
-	// retired are rooms of before a reload whose connections may still be in use; they belong to New, then to
-	// followFiles, then to the end of Run.
-	retired []*rooms
 
 	// files are watched by watched; both belong to New and then to followFiles.
 	files   []string
@@ -86,6 +84,8 @@ func New(opts Options) (*Gate, error) {
 		metrics: newMetrics(opts.Registerer),
 		streams: newStreams(),
 		bodies:  upstream.NewBodies(opts.Registerer),
+
+		upstreams: upstream.NewKeeper(opts.Registerer, opts.Log),
 	}
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(relayMetrics{g})
@@ -187,7 +187,8 @@ func (g *Gate) Run(ctx context.Context) error {
 		serve("metrics", func() error { return side.Serve(g.side) })
 	}
 	owned.Go(func() { g.followFiles(running) })
-	g.log.Info("Gate open", "address", g.standard.Addr().String(), "upstreams", len(g.rooms.Load().servers))
+	owned.Go(func() { g.upstreams.Run(running) })
+	g.log.Info("Gate open", "address", g.standard.Addr().String(), "upstreams", len(g.upstreams.Servers()))
 
 	<-running.Done()
 	g.drain(lane)
@@ -198,10 +199,8 @@ func (g *Gate) Run(ctx context.Context) error {
 	}
 	owned.Wait()
 	g.relaying.Load().close(nil)
-	g.rooms.Load().close()
-	for _, r := range g.retired {
-		r.closeConnections()
-	}
+	g.rooms.Load().stop()
+	g.upstreams.Close()
 	g.observers.Load().close(nil)
 	if cause := context.Cause(running); !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
@@ -223,7 +222,8 @@ func (g *Gate) close() error {
 		}
 	}
 	g.relaying.Load().close(nil)
-	g.rooms.Load().close()
+	g.rooms.Load().stop()
+	g.upstreams.Close()
 	g.observers.Load().close(nil)
 	return errors.Join(errs...)
 }

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -26,22 +27,10 @@ type rooms struct {
 	headers  *identity.Headers
 	identity *identity.Authenticator
 	tokens   *tokens.Verifier
+	group    *upstream.Group
 	proxy    *upstream.Proxy
-	servers  []*upstream.Server
 	serving  *tls.Config
 	stop     func() // ends what refreshes this snapshot's keys, and waits for it
-}
-
-// close ends what the snapshot keeps going; requests in flight keep their connections until they end.
-func (r *rooms) close() {
-	r.stop()
-	r.closeConnections()
-}
-
-func (r *rooms) closeConnections() {
-	for _, s := range r.servers {
-		s.Close()
-	}
 }
 
 // followFiles reloads whenever the configuration or a file it names changes, until the context ends.
@@ -124,24 +113,15 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 		previous.close(seeing)
 	}
 	previous := g.rooms.Swap(next)
+	g.upstreams.Use(next.group, next.headers, float64(cfg.Balance.WatchesPerSecond))
 	g.relaying.Swap(sharing).close(sharing)
 	if sharing != nil {
 		sharing.start()
 	}
 	if previous != nil {
-		g.retire(previous)
+		previous.stop() // requests that walk through it end there
 	}
 	return nil
-}
-
-// retire closes rooms that are no longer in force. Requests that walk through them still end there, and the connections
-// they leave are closed with the next reload or the gate.
-func (g *Gate) retire(previous *rooms) {
-	previous.close()
-	g.retired = append(slices.DeleteFunc(g.retired, func(r *rooms) bool {
-		r.closeConnections()
-		return !slices.ContainsFunc(r.servers, (*upstream.Server).Busy)
-	}), previous)
 }
 
 func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*rooms, error) {
@@ -190,16 +170,31 @@ func (g *Gate) build(cfg *v1alpha1.GateConfiguration, doc *config.Document) (*ro
 		Tokens:       verifier,
 		Clock:        time.Now,
 	})
-	for i, u := range cfg.Upstreams {
-		server, err := upstream.New(upstream.Options{
-			Name: u.Name, URL: u.URL, CAFile: u.CAFile, ServerName: u.ServerName, ProxyCertificate: &proxying,
-		})
-		if err != nil {
-			stop()
-			return nil, doc.Errorf(field.NewPath("upstreams").Index(i), u.Name, err.Error())
+	if next.group, err = g.upstreams.Prepare(upstreamsOf(cfg, &proxying)); err != nil {
+		stop()
+		path, name := field.NewPath("upstreams"), ""
+		var which *upstream.OptionsError
+		if errors.As(err, &which) {
+			path, name = path.Index(which.Index), cfg.Upstreams[which.Index].Name
 		}
-		next.servers = append(next.servers, server)
+		return nil, doc.Errorf(path, name, err.Error())
 	}
-	next.proxy = upstream.NewProxy(next.servers, next.headers, cfg.UpstreamTimeout.Duration, g.bodies, g.log)
+	next.proxy = upstream.NewProxy(next.group, next.headers, cfg.UpstreamTimeout.Duration, g.bodies, g.log)
 	return next, nil
+}
+
+// dialTimeout is how long one of several API servers may keep a request before the next is asked. A gate before only one
+// has nobody else to ask, and waits.
+const dialTimeout = 1500 * time.Millisecond
+
+func upstreamsOf(cfg *v1alpha1.GateConfiguration, proxying *tls.Certificate) []upstream.Options {
+	var options []upstream.Options
+	for _, u := range cfg.Upstreams {
+		o := upstream.Options{Name: u.Name, URL: u.URL, CAFile: u.CAFile, ServerName: u.ServerName, ProxyCertificate: proxying}
+		if len(cfg.Upstreams) > 1 {
+			o.DialTimeout = dialTimeout
+		}
+		options = append(options, o)
+	}
+	return options
 }

@@ -5,11 +5,9 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -25,6 +23,8 @@ type GateConfiguration struct {
 	Listen GateListen `json:"listen"`
 	// Upstreams are the API servers behind the gate; one is enough.
 	Upstreams []GateUpstream `json:"upstreams"`
+	// Balance says how requests and watches are spread over several API servers.
+	Balance GateBalance `json:"balance,omitempty"`
 	// Identity says how callers are recognised and how their identity is passed on.
 	Identity GateIdentity `json:"identity"`
 	// Limits are the operator's rules, tried in order before the shipped defaults; the first match decides.
@@ -76,18 +76,6 @@ type GateListen struct {
 	MetricsOpen    Switch `json:"metricsOpen,omitempty"`
 	// Connections bounds what clients may hold open.
 	Connections GateConnections `json:"connections,omitempty"`
-}
-
-// GateUpstream is one API server.
-type GateUpstream struct {
-	// Name is used in metrics and messages; unique.
-	Name string `json:"name"`
-	// URL is https://host:port.
-	URL string `json:"url"`
-	// CAFile verifies the API server's certificate.
-	CAFile string `json:"caFile"`
-	// ServerName overrides the name verified in the certificate.
-	ServerName string `json:"serverName,omitempty"`
 }
 
 // IdentityMode is how a verified client certificate's identity reaches the API server.
@@ -214,6 +202,7 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.DrainTimeout == nil {
 		c.DrainTimeout = &metav1.Duration{Duration: 10 * time.Second}
 	}
+	c.Balance.setDefaults()
 	if c.Relay != nil {
 		c.Relay.setDefaults()
 	}
@@ -246,6 +235,7 @@ func (c *GateConfiguration) Validate() field.ErrorList {
 	var errs field.ErrorList
 	errs = append(errs, c.Listen.validate(field.NewPath("listen"))...)
 	errs = append(errs, validateUpstreams(c.Upstreams, field.NewPath("upstreams"))...)
+	errs = append(errs, c.Balance.validate(field.NewPath("balance"))...)
 	errs = append(errs, c.Identity.validate(field.NewPath("identity"))...)
 	errs = append(errs, validateSwitch(c.DefaultLimits, field.NewPath("defaultLimits"))...)
 	errs = append(errs, validateLimitRules(c.Limits, field.NewPath("limits"))...)
@@ -284,28 +274,6 @@ func (l *GateListen) validate(path *field.Path) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child("metricsAddress"), l.MetricsAddress,
 				"must be a loopback address unless metricsOpen is Enabled: metrics are served without authentication"))
 		}
-	}
-	return errs
-}
-
-func validateUpstreams(upstreams []GateUpstream, path *field.Path) field.ErrorList {
-	if len(upstreams) == 0 {
-		return field.ErrorList{field.Required(path, "at least one API server")}
-	}
-	var errs field.ErrorList
-	seen := sets.New[string]()
-	for i, u := range upstreams {
-		p := path.Index(i)
-		errs = append(errs, required(u.Name, p.Child("name"), "used in metrics and messages")...)
-		if seen.Has(u.Name) {
-			errs = append(errs, field.Duplicate(p.Child("name"), u.Name))
-		}
-		seen.Insert(u.Name)
-		parsed, err := url.Parse(u.URL)
-		if err != nil || parsed.Scheme != "https" || parsed.Host == "" || strings.Trim(parsed.Path, "/") != "" || parsed.RawQuery != "" {
-			errs = append(errs, field.Invalid(p.Child("url"), u.URL, "must be https://host:port without path or query"))
-		}
-		errs = append(errs, required(u.CAFile, p.Child("caFile"), "an API server is never spoken to unverified")...)
 	}
 	return errs
 }

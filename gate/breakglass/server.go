@@ -62,18 +62,21 @@ type Options struct {
 
 // Server is one break-glass lane.
 type Server struct {
-	log      *slog.Logger
-	metrics  *metrics
-	trust    *trust
-	servers  []*upstream.Server
-	bodies   *upstream.Bodies
-	proxy    *upstream.Proxy
-	headers  *identity.Headers
-	squeezer *squeezer
-	recorder *recorder
-	live     *live
-	warmth   *warmth
-	clock    func() time.Time
+	log     *slog.Logger
+	metrics *metrics
+	trust   *trust
+	// upstreams are the lane's own API servers, probes and connections: what the standard gate thinks of them is nothing
+	// to go by in an outage.
+	upstreams *upstream.Keeper
+	servers   []*upstream.Server
+	bodies    *upstream.Bodies
+	proxy     *upstream.Proxy
+	headers   *identity.Headers
+	squeezer  *squeezer
+	recorder  *recorder
+	live      *live
+	warmth    *warmth
+	clock     func() time.Time
 
 	listener net.Listener
 	metricsL net.Listener // nil without a metrics address
@@ -88,7 +91,7 @@ func New(o Options) (_ *Server, err error) {
 	}
 	c := o.Config
 	m := newMetrics(o.Registerer)
-	s := &Server{log: o.Log, metrics: m, clock: o.Clock, live: newLive(), gatherer: o.Gatherer, bodies: upstream.NewBodies(o.Registerer)}
+	s := &Server{log: o.Log, metrics: m, clock: o.Clock, live: newLive(), gatherer: o.Gatherer, bodies: upstream.NewBodies(o.Registerer), upstreams: upstream.NewKeeper(o.Registerer, o.Log)}
 	if s.trust, err = newTrust(c.Listen, o.Log, m, o.Clock); err != nil {
 		return nil, err
 	}
@@ -123,19 +126,22 @@ func (s *Server) connectUpstream(c *v1alpha1.BreakGlassConfiguration) error {
 		return fmt.Errorf("front-proxy certificate %s expired at %s", c.Identity.ProxyCertFile, pair.Cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	s.metrics.certificateExpiry.WithLabelValues(certificateFrontProxy).Set(float64(pair.Cert.NotAfter.Unix()))
+	var options []upstream.Options
 	for _, u := range c.Upstreams {
-		server, err := upstream.New(upstream.Options{
+		options = append(options, upstream.Options{
 			Name: u.Name, URL: u.URL, CAFile: u.CAFile, ServerName: u.ServerName,
 			ProxyCertFile: c.Identity.ProxyCertFile, ProxyKeyFile: c.Identity.ProxyKeyFile,
 			Log: s.log, DialTimeout: upstreamDial, PingAfter: upstreamPing, PingTimeout: upstreamPong,
 		})
-		if err != nil {
-			return err
-		}
-		s.servers = append(s.servers, server)
+	}
+	group, err := s.upstreams.Prepare(options)
+	if err != nil {
+		return err
 	}
 	s.headers = identity.NewHeaders(v1alpha1.FrontProxy, c.Identity.RequestHeaders)
-	s.proxy = upstream.NewProxy(s.servers, s.headers, headerTimeout, s.bodies, s.log)
+	s.upstreams.Use(group, s.headers, 0) // no watch of an engineer is moved
+	s.servers = group.Servers()
+	s.proxy = upstream.NewProxy(group, s.headers, headerTimeout, s.bodies, s.log)
 	s.warmth = newWarmth(s.servers, s.metrics, s.log)
 	return nil
 }
@@ -176,9 +182,7 @@ func (s *Server) Close() error {
 			}
 		}
 	}
-	for _, server := range s.servers {
-		server.Close()
-	}
+	s.upstreams.Close()
 	if s.recorder != nil {
 		s.recorder.close()
 	}
@@ -194,6 +198,7 @@ func (s *Server) Run(ctx context.Context) error {
 	wg.Go(func() { s.trust.run(background) })
 	wg.Go(func() { s.squeezer.run(background) })
 	wg.Go(func() { s.warmth.run(background) })
+	wg.Go(func() { s.upstreams.Run(background) })
 	lane := s.laneServer()
 	failed := make(chan error, 2)
 	wg.Go(func() { failed <- serving("engineers", lane.ServeTLS(s.listener, "", "")) })

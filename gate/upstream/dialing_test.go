@@ -31,7 +31,7 @@ func slowServer(t *testing.T, http2 bool, crowd int) (url string, transport *htt
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
 	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	transport = newPool(config, &net.Dialer{Timeout: 5 * time.Second}, http.HTTP2Config{}).requests
+	transport = newPool(config, &net.Dialer{Timeout: 5 * time.Second}, http.HTTP2Config{}).reads
 	opened = &atomic.Int64{}
 	dial := transport.DialTLSContext
 	count := &dialing{dial: func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/identity"
+	"github.com/seakeep/seakeep/gate/upstream/choice"
 	"github.com/seakeep/seakeep/internal/pki"
 )
 
@@ -52,12 +53,12 @@ func TestNothingCutsAQuietStream(t *testing.T) {
 					serving.Go(func() { _ = api.ServeTLS(network, "", "") })
 					config := &tls.Config{RootCAs: roots, ServerName: "upstream", Time: inBubble, NextProtos: []string{protocol}}
 					connections := newPool(config, &net.Dialer{}, http.HTTP2Config{SendPingTimeout: defaultPingAfter, PingTimeout: defaultPingTimeout})
-					connections.requests.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+					connections.streams.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 						secure := tls.Client(network.dial(), config)
 						return secure, secure.HandshakeContext(ctx)
 					}
-					server := &Server{Name: "api", url: &url.URL{Scheme: "https", Host: "upstream"}, pools: [3]pool{connections, connections, connections}}
-					proxy := NewProxy([]*Server{server}, identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{}), time.Minute, NewBodies(nil), slog.New(slog.DiscardHandler))
+					server := &Server{Name: "api", state: choice.NewServer("api"), probes: connections.reads, url: &url.URL{Scheme: "https", Host: "upstream"}, pools: [3]pool{connections, connections, connections}}
+					proxy := NewProxy(Fixed(server), identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{}), time.Minute, NewBodies(nil), slog.New(slog.DiscardHandler))
 					r := httptest.NewRequest(http.MethodGet, target, nil)
 					f, err := flow.Classify(r, flow.Caller{Certainty: flow.TokenVerified}, flow.Standard, time.Now())
 					check(t, err)

@@ -1,21 +1,24 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/gate/upstream/choice"
 )
 
 // Own is the gate's own way to the API servers, as the user: for what it reads on behalf of many, and for the questions it
 // asks about them. It is an http.RoundTripper; requests name a path and a query, the server is picked here, and every
 // identity they carry is replaced. Answers come as the API server sent them, not decompressed.
+//
+// A LIST or GET with resourceVersion=0 may be answered by an API server that has lost its etcd; nothing else is sent to
+// one. A watch or a request that waits for a server holds its place there until its body is closed.
 //
 // It has no time limit of its own: whoever calls bounds the request by its context. A request is sent to the next server
 // only while nothing of it was sent.
@@ -41,23 +44,31 @@ func (o *own) RoundTrip(in *http.Request) (*http.Response, error) {
 	o.proxy.headers.Set(r, &o.as.Caller)
 	markAudit(r.Header)
 	var lastErr error
-	for _, server := range (*transport)(o.proxy).order() {
-		r.URL.Host = server.url.Host
-		server.inFlight.Add(1)
-		response, err := shared(server.transportFor(&o.as), r)
+	call := o.proxy.group.call(ownWants(r))
+	for {
+		if err := call.next(); err != nil {
+			return nil, cmp.Or(lastErr, err)
+		}
+		r.URL.Host = call.server.url.Host
+		connections := &call.server.pools[frontProxy]
+		transport := connections.writes
+		switch {
+		case call.want.Stream:
+			transport = connections.streams
+		case r.Method == http.MethodGet:
+			transport = connections.reads
+		}
+		response, err := shared(transport, r)
 		if err == nil {
-			server.downUntil.Store(0)
-			response.Body = &releasingBody{ReadCloser: response.Body, release: sync.OnceFunc(func() { server.inFlight.Add(-1) })}
+			call.answered(response, r.URL.RawQuery, func() {})
 			return response, nil
 		}
-		server.inFlight.Add(-1)
-		lastErr = fmt.Errorf("asking upstream %s: %w", server.Name, err)
+		call.failed(outcomeOfError(r.Context(), err, false))
+		lastErr = fmt.Errorf("asking upstream %s: %w", call.server.Name, err)
 		if !neverSent(err) || r.Context().Err() != nil {
-			break
+			return nil, lastErr
 		}
-		server.downUntil.Store(time.Now().Add(2 * time.Second).UnixNano())
 	}
-	return nil, lastErr
 }
 
 // NeverSent is true for an error of Own or Serve that happened before anything was sent: no API server could be reached.
@@ -67,6 +78,8 @@ func NeverSent(err error) bool { return neverSent(err) }
 func WriteFailed(w http.ResponseWriter, err error) int {
 	status := brokenStatus("behind the gate", err)
 	switch {
+	case errors.Is(err, choice.ErrAllOut):
+		status = allOutStatus()
 	case neverSent(err):
 		status = unreachableStatus("behind the gate", err)
 	case errors.Is(err, ErrNoAnswer):

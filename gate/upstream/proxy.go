@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +12,11 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/identity"
+	"github.com/seakeep/seakeep/gate/upstream/choice"
 )
 
 // ErrEndStream is the cause with which a request's context is cancelled when its stream is to end as if the API server
@@ -25,7 +26,7 @@ var ErrEndStream = errors.New("stream ended by the gate")
 
 // Proxy forwards classified requests to one of its servers. It is safe for concurrent use and immutable.
 type Proxy struct {
-	servers []*Server
+	group   *Group
 	headers *identity.Headers
 	// headerTimeout bounds how long a request that is no stream waits for the first byte of its answer.
 	headerTimeout time.Duration
@@ -52,10 +53,10 @@ type Result struct {
 	Err error
 }
 
-// NewProxy returns a proxy over at least one server. headerTimeout must be longer than the API server's own
+// NewProxy returns a proxy over a group of at least one server. headerTimeout must be longer than the API server's own
 // --request-timeout (default 60 s), so that the API server's word comes first. bodies are the process's own.
-func NewProxy(servers []*Server, headers *identity.Headers, headerTimeout time.Duration, bodies *Bodies, log *slog.Logger) *Proxy {
-	p := &Proxy{servers: servers, headers: headers, headerTimeout: headerTimeout, bodies: bodies, log: log}
+func NewProxy(group *Group, headers *identity.Headers, headerTimeout time.Duration, bodies *Bodies, log *slog.Logger) *Proxy {
+	p := &Proxy{group: group, headers: headers, headerTimeout: headerTimeout, bodies: bodies, log: log}
 	reverse := func(flush time.Duration, buffer int) *httputil.ReverseProxy {
 		return &httputil.ReverseProxy{
 			Rewrite:        p.rewrite,
@@ -237,54 +238,35 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (t *transport) send(r *http.Request, x *exchange) (*http.Response, error) {
 	var lastErr error
 	again := x.flow.Lane == flow.BreakGlass && r.Method == http.MethodGet && r.Body == nil && !x.flow.Upgrade
-	for _, server := range t.order() {
+	call := t.group.call(wants(r, x.flow))
+	for {
+		if err := call.next(); err != nil {
+			return nil, cmp.Or(lastErr, err)
+		}
+		server := call.server
 		x.result.Server = server.Name
 		r.URL.Host = server.url.Host
-		server.inFlight.Add(1)
-		response, err := shared(server.transportFor(x.flow), r)
+		response, err := shared(server.transportFor(x.flow, r.Method), r)
 		if err == nil {
-			server.downUntil.Store(0)
-			response.Body = &releasingBody{ReadCloser: response.Body, release: sync.OnceFunc(func() { server.inFlight.Add(-1) })}
+			then := func() {}
+			if response.StatusCode == http.StatusOK && movable(x.flow, r.URL.RawQuery) {
+				server.watches.add(x, time.Now())
+				then = func() { server.watches.remove(x) }
+			}
+			call.answered(response, r.URL.RawQuery, then)
 			return response, nil
 		}
-		server.inFlight.Add(-1)
+		call.failed(outcomeOfError(r.Context(), err, x.clientAtFault() != nil))
 		lastErr = err
 		if !neverSent(err) && !again || r.Context().Err() != nil {
-			break
+			return nil, lastErr
 		}
 		if !neverSent(err) {
 			t.log.Warn("API server broke off, asking the next", "upstream", server.Name, "reason", err)
 			continue
 		}
-		server.downUntil.Store(time.Now().Add(2 * time.Second).UnixNano())
 		t.log.Warn("API server cannot be reached", "upstream", server.Name, "reason", err)
 	}
-	return nil, lastErr
-}
-
-// order returns the servers to try: those believed up by the fewest requests in flight, then the others.
-func (t *transport) order() []*Server {
-	if len(t.servers) == 1 {
-		return t.servers
-	}
-	now := time.Now().UnixNano()
-	ordered := make([]*Server, 0, len(t.servers))
-	for _, up := range []bool{true, false} {
-		start := len(ordered)
-		for _, s := range t.servers {
-			if (s.downUntil.Load() <= now) != up {
-				continue
-			}
-			at := len(ordered)
-			for at > start && ordered[at-1].inFlight.Load() > s.inFlight.Load() {
-				at--
-			}
-			ordered = append(ordered, nil)
-			copy(ordered[at+1:], ordered[at:])
-			ordered[at] = s
-		}
-	}
-	return ordered
 }
 
 // neverSent is true when the error happened before any byte of the request left: only then may it be tried elsewhere,
@@ -320,6 +302,8 @@ func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 		WriteStatus(w, brokenStatus(x.result.Server, err))
 	case errors.Is(err, errNotKept):
 		WriteStatus(w, notKeptStatus(x.result.Server))
+	case errors.Is(err, choice.ErrAllOut):
+		WriteStatus(w, allOutStatus())
 	case neverSent(err):
 		status := unreachableStatus(x.result.Server, err)
 		if x.flow.Lane == flow.BreakGlass {

@@ -70,7 +70,7 @@ func (r *rig) front(certainty flow.Certainty, timeout time.Duration, servers ...
 
 func (r *rig) frontWith(bodies *Bodies, certainty flow.Certainty, timeout time.Duration, servers ...*Server) (client *http.Client, url string, results chan Result) {
 	r.t.Helper()
-	proxy := NewProxy(servers, identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{}), timeout, bodies, slog.New(slog.DiscardHandler))
+	proxy := NewProxy(Fixed(servers...), identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{}), timeout, bodies, slog.New(slog.DiscardHandler))
 	results = make(chan Result, 16)
 	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		caller := flow.Caller{User: "jane", Groups: []string{"dev"}, Certainty: certainty}
@@ -230,7 +230,7 @@ func TestEndingAStream(t *testing.T) {
 		<-r.Context().Done()
 	})
 	server := rig.server("a", rig.backend.URL)
-	proxy := NewProxy([]*Server{server}, identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{}), time.Minute, NewBodies(nil), slog.New(slog.DiscardHandler))
+	proxy := NewProxy(Fixed(server), identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{}), time.Minute, NewBodies(nil), slog.New(slog.DiscardHandler))
 	for name, test := range map[string]struct {
 		path      string
 		wantClean bool

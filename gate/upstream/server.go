@@ -5,16 +5,19 @@ package upstream
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/gate/upstream/choice"
 	"github.com/seakeep/seakeep/internal/pki"
 )
 
@@ -50,19 +53,29 @@ type Options struct {
 //     connection on which it answered 401 (its rapid-reset mitigation, kubernetes/kubernetes#121120), so one bad
 //     client must not churn everyone's connection.
 //
-// Each pool has a second transport for upgrades (exec, attach, port-forward), which exist in HTTP/1.1 only.
+// In each pool reads, writes and streams have connections of their own, as many as it takes: an API server allows 100
+// streams a connection, which watches fill, and a connection that breaks or waits for a lost packet takes with it, or
+// holds up, what is on it. Upgrades (exec, attach, port-forward) exist in HTTP/1.1 only.
 type Server struct {
-	Name  string
-	url   *url.URL
+	Name string
+	url  *url.URL
+	// same is equal for two servers that are the same in all Options say.
+	same  [sha256.Size]byte
 	pools [3]pool
+	// probes asks how the server is, over a connection that nothing else can fill.
+	probes *http.Transport
 
+	state   *choice.Server
+	watches watches
 	// inFlight counts requests being carried, streams included.
 	inFlight atomic.Int64
-	// downUntil is when the server is tried again after it could not be reached (unix nanoseconds).
-	downUntil atomic.Int64
 }
 
-type pool struct{ requests, upgrades *http.Transport }
+type pool struct{ reads, writes, streams, upgrades *http.Transport }
+
+func (p *pool) all() []*http.Transport {
+	return []*http.Transport{p.reads, p.writes, p.streams, p.upgrades}
+}
 
 const (
 	frontProxy = iota
@@ -91,7 +104,10 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Name: o.Name, url: parsed}
+	s := &Server{Name: o.Name, url: parsed, state: choice.NewServer(o.Name)}
+	if s.same, err = o.digest(); err != nil {
+		return nil, err
+	}
 	plain := &tls.Config{RootCAs: roots, ServerName: o.ServerName, MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true}
 	withCertificate := plain.Clone()
 	withCertificate.GetClientCertificate = certificate
@@ -100,7 +116,26 @@ func New(o Options) (*Server, error) {
 	s.pools[frontProxy] = newPool(withCertificate, dialer, pings)
 	s.pools[bearer] = newPool(plain, dialer, pings)
 	s.pools[stranger] = newPool(plain, dialer, pings)
+	s.probes = newTransport(withCertificate, dialer, pings)
 	return s, nil
+}
+
+// digest is of everything by which one server differs from another. A certificate that is read at each handshake differs
+// in its files' names only.
+func (o *Options) digest() (sum [sha256.Size]byte, err error) {
+	ca, err := os.ReadFile(o.CAFile)
+	if err != nil {
+		return sum, fmt.Errorf("reading the CA of upstream %s: %w", o.Name, err)
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q %q %q %d %d %d\n", o.Name, o.URL, o.ServerName, o.ProxyCertFile, o.ProxyKeyFile, o.DialTimeout, o.PingAfter, o.PingTimeout)
+	h.Write(ca)
+	if o.ProxyCertificate != nil {
+		for _, der := range o.ProxyCertificate.Certificate {
+			h.Write(der)
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
 func withProtocols(config *tls.Config, names ...string) *tls.Config {
@@ -109,10 +144,12 @@ func withProtocols(config *tls.Config, names ...string) *tls.Config {
 	return config
 }
 
-func newPool(config *tls.Config, dialer *net.Dialer, pings http.HTTP2Config) pool {
-	handshake := 2 * dialer.Timeout // a busy server takes longer for it than its kernel for the connection
-	opening := &dialing{dial: secured(dialer, withProtocols(config, "h2", "http/1.1"), handshake)}
-	requests := &http.Transport{
+// handshakeTimeout is longer than that of the connection: a busy server takes longer than its kernel.
+func handshakeTimeout(dialer *net.Dialer) time.Duration { return 2 * dialer.Timeout }
+
+func newTransport(config *tls.Config, dialer *net.Dialer, pings http.HTTP2Config) *http.Transport {
+	opening := &dialing{dial: secured(dialer, withProtocols(config, "h2", "http/1.1"), handshakeTimeout(dialer))}
+	return &http.Transport{
 		DialTLSContext:    opening.open,
 		ForceAttemptHTTP2: true,
 		// A response passes as it came: unzipping it here would cost CPU and change what the client sees.
@@ -126,18 +163,23 @@ func newPool(config *tls.Config, dialer *net.Dialer, pings http.HTTP2Config) poo
 		ExpectContinueTimeout: 30 * time.Second,
 		HTTP2:                 &pings,
 	}
-	upgrades := requests.Clone()
+}
+
+func newPool(config *tls.Config, dialer *net.Dialer, pings http.HTTP2Config) pool {
+	p := pool{reads: newTransport(config, dialer, pings), writes: newTransport(config, dialer, pings), streams: newTransport(config, dialer, pings)}
+	upgrades := newTransport(config, dialer, pings)
 	upgrades.ForceAttemptHTTP2 = false
 	// Each on a connection of its own: net/http sends a GET again when a connection it had used before breaks, and an
 	// exec by WebSocket is a GET.
 	upgrades.DisableKeepAlives = true
 	upgrades.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
-	upgrades.DialTLSContext = secured(dialer, withProtocols(config, "http/1.1"), handshake)
-	return pool{requests: requests, upgrades: upgrades}
+	upgrades.DialTLSContext = secured(dialer, withProtocols(config, "http/1.1"), handshakeTimeout(dialer))
+	p.upgrades = upgrades
+	return p
 }
 
-// transportFor picks the pool of a request by how its caller is known.
-func (s *Server) transportFor(f *flow.Request) *http.Transport {
+// transportFor picks the pool of a request by how its caller is known, and the connections in it by what they carry.
+func (s *Server) transportFor(f *flow.Request, method string) *http.Transport {
 	p := &s.pools[stranger]
 	switch f.Caller.Certainty {
 	case flow.CertificateVerified:
@@ -145,24 +187,39 @@ func (s *Server) transportFor(f *flow.Request) *http.Transport {
 	case flow.TokenVerified:
 		p = &s.pools[bearer]
 	}
-	if f.Upgrade {
+	switch {
+	case f.Upgrade:
 		return p.upgrades
+	case f.Unbounded():
+		return p.streams
+	case method == http.MethodGet, method == http.MethodHead:
+		return p.reads
 	}
-	return p.requests
+	return p.writes
 }
 
-// Warm asks for /livez over the front-proxy pool, so that the pool's connection exists before it is needed. It returns
-// an error when no answer came; any answer at all means the connection works.
+// Warm asks for /livez over each kind of connection of the front-proxy pool, so that they exist before they are needed. It
+// returns an error when no answer came; any answer at all means the connection works.
 func (s *Server) Warm(ctx context.Context) error {
+	p := &s.pools[frontProxy]
+	for _, connections := range []*http.Transport{p.reads, p.writes, p.streams} {
+		if err := s.warm(ctx, connections); err != nil {
+			return fmt.Errorf("reaching upstream %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Server) warm(ctx context.Context, connections *http.Transport) error {
 	target := *s.url
 	target.Path = "/livez"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return err
 	}
-	response, err := shared(s.pools[frontProxy].requests, req)
+	response, err := shared(connections, req)
 	if err != nil {
-		return fmt.Errorf("reaching upstream %s: %w", s.Name, err)
+		return err
 	}
 	return response.Body.Close()
 }
@@ -172,8 +229,10 @@ func (s *Server) Busy() bool { return s.inFlight.Load() > 0 }
 
 // Close ends idle connections; those in use become idle with the end of their requests and then wait for a Close again.
 func (s *Server) Close() {
-	for _, p := range s.pools {
-		p.requests.CloseIdleConnections()
-		p.upgrades.CloseIdleConnections()
+	s.probes.CloseIdleConnections()
+	for i := range s.pools {
+		for _, connections := range s.pools[i].all() {
+			connections.CloseIdleConnections()
+		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/seakeep/seakeep/gate/upstream/choice"
 )
 
 // WriteStatus answers with a Kubernetes Status, and with Retry-After when the status says when to come back.
@@ -37,6 +39,16 @@ func unreachableStatus(server string, err error) *metav1.Status {
 		Code:    http.StatusServiceUnavailable,
 		Reason:  metav1.StatusReasonServiceUnavailable,
 		Message: fmt.Sprintf("seakeep gate: no API server can be reached; the last tried was %s: %v. The request was not sent.", server, err),
+		Details: &metav1.StatusDetails{RetryAfterSeconds: int32(1 + rand.IntN(3))},
+	}
+}
+
+// allOutStatus is 429 and not 503, because client-go reads everything again when a watch is answered 503.
+func allOutStatus() *metav1.Status {
+	return &metav1.Status{
+		Code:    http.StatusTooManyRequests,
+		Reason:  metav1.StatusReasonTooManyRequests,
+		Message: "seakeep gate: " + choice.ErrAllOut.Error() + ". The request was not sent.",
 		Details: &metav1.StatusDetails{RetryAfterSeconds: int32(1 + rand.IntN(3))},
 	}
 }

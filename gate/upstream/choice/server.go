@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Server is what is known of one API server. It is made by Join and used through the table only.
+// Server is what is known of one API server. It is made by NewServer and used through a table only.
 type Server struct {
 	Name string
 

@@ -103,8 +103,8 @@ type Ticket struct {
 	prev, next *Ticket
 }
 
-// Join makes a server known. It is in until something speaks against it.
-func (t *Table) Join(name string) *Server { return &Server{Name: name} }
+// NewServer is a server that is in until something speaks against it. It belongs to one table.
+func NewServer(name string) *Server { return &Server{Name: name} }
 
 // Server is the one chosen.
 func (t *Ticket) Server() *Server { return t.server }

@@ -91,7 +91,7 @@ func (s *stage) command(line string) {
 	words := strings.Fields(line)
 	if words[0] == "servers" {
 		for _, name := range words[1:] {
-			s.all = append(s.all, s.table.Join(name))
+			s.all = append(s.all, NewServer(name))
 		}
 		return
 	}

@@ -13,7 +13,9 @@ type View struct {
 	Seats   float64
 	Streams int
 	Penalty float64
-	Out     [2]map[Reason]int // how often each circuit went out
+	// OutFor is how long it has been out in some respect, 0 when it is not.
+	OutFor time.Duration
+	Out    [2]map[Reason]int // how often each circuit went out
 }
 
 // View returns a server's state.
@@ -26,6 +28,9 @@ func (t *Table) View(now time.Time, s *Server) View {
 		v.States[a], v.Out[a] = c.state, maps.Clone(c.out)
 		if c.state != In {
 			v.Why[a] = c.why
+		}
+		if c.state == Out {
+			v.OutFor = max(v.OutFor, now.Sub(c.since))
 		}
 	}
 	return v
