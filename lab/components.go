@@ -69,6 +69,9 @@ func (l *Lab) specAPIServer(i int) (ProcessSpec, error) {
 	for j, m := range l.members {
 		endpoints[j] = "https://" + loopback(m.clientPort)
 	}
+	if l.options.EtcdServers != nil {
+		endpoints = l.options.EtcdServers(i, endpoints)
+	}
 	policy := filepath.Join(l.options.Dir, "audit-policy.yaml")
 	if err := renameio.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
 		return ProcessSpec{}, fmt.Errorf("writing audit policy: %w", err)

@@ -29,6 +29,10 @@ type Options struct {
 	// APIServers is the number of API servers, default 1. Clients without a front door talk to the first.
 	APIServers int
 	Etcd       int // etcd members: 1 (default) or 3
+	// EtcdServers says which etcd endpoints API server i is given, counted from 0; members are the URLs of all. Default:
+	// all of them. It is how an API server is put on its own member, as kubeadm's stacked control planes are, or behind a
+	// relay that a test can cut; the certificates are good for any port of 127.0.0.1.
+	EtcdServers func(apiServer int, members []string) []string
 	// Bounds limit CPU and memory by component kind, to model a small control plane; each process of the kind gets
 	// the whole bound. Absent means unbounded.
 	Bounds map[string]Bounds

@@ -46,7 +46,7 @@ func Proxy(t testing.TB, l *lab.Lab) *upstream.Proxy {
 		servers = append(servers, server)
 	}
 	headers := identity.NewHeaders(v1alpha1.FrontProxy, v1alpha1.RequestHeaders{})
-	return upstream.NewProxy(servers, headers, time.Minute, upstream.NewBodies(nil), slog.New(slog.DiscardHandler))
+	return upstream.NewProxy(upstream.Fixed(servers...), headers, time.Minute, upstream.NewBodies(nil), slog.New(slog.DiscardHandler))
 }
 
 // closeAll closes connections, those too that were still being made for a request that was given up.
