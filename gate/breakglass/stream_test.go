@@ -22,7 +22,7 @@ import (
 func TestExecStreamsBothWays(t *testing.T) {
 	r := newRig(t)
 	r.apiServer(func(w http.ResponseWriter, q *http.Request) {
-		if q.URL.Path == "/livez" {
+		if probing(q) {
 			return
 		}
 		conn, rw, err := http.NewResponseController(w).Hijack()
@@ -85,7 +85,7 @@ func TestSlowAPIServerSqueezesTheStandardGate(t *testing.T) {
 	r.config.SqueezeAfter = &metav1.Duration{Duration: 10 * time.Millisecond}
 	release := make(chan struct{})
 	r.apiServer(func(_ http.ResponseWriter, q *http.Request) {
-		if q.URL.Path != "/livez" {
+		if !probing(q) {
 			<-release
 		}
 	})

@@ -24,9 +24,9 @@ type Share struct {
 }
 
 const (
-	// tolerated differences are not worth a reconnection: a fifth, and ten at least.
-	toleratedShare = 0.2
-	toleratedFew   = 10
+	// tolerated differences are not worth a reconnection: a tenth, and four at least.
+	toleratedShare = 0.1
+	toleratedFew   = 4
 	// leaveAfter is how long a server must be out before its watches leave it. An election of etcd's is over sooner.
 	leaveAfter = 5 * time.Second
 	// leaveCost is less than one: a watch that tells nothing is moved more readily than one that is merely unevenly placed.
