@@ -41,7 +41,7 @@ func TestErrorsDoNotAttract(t *testing.T) {
 
 	servers := append(w.upstreams()[:2], upstream{"failing", failing.URL})
 	n := gatetest.Serve(t, w.Lab, w.configure(t, "", servers...))
-	defer w.leave(n)
+	defer w.leave(t, n)
 	defer failing.CloseClientConnections()
 	client := n.HTTP(true, n.Certificate(lab.Admin))
 	for { // until one goes where it is taken
@@ -65,7 +65,7 @@ func TestServersChangeLive(t *testing.T) {
 	w := newWorld(t)
 	file := w.configure(t, "", w.upstreams()...)
 	n := gatetest.Serve(t, w.Lab, file)
-	defer w.leave(n)
+	defer w.leave(t, n)
 	client := n.HTTP(true, n.Certificate(lab.Admin))
 	makeNamespace(t, client, n.URL)
 	text, err := os.ReadFile(file)

@@ -25,7 +25,7 @@ func TestOneOfThreeFails(t *testing.T) {
 	w := newWorld(t)
 	file := w.configure(t, "", w.upstreams()...)
 	n := gatetest.Serve(t, w.Lab, file)
-	defer w.leave(n)
+	defer w.leave(t, n)
 	client := n.HTTP(true, n.Certificate(lab.Admin))
 	writer := func() *storm { return &storm{t: t, client: client, url: n.URL} }
 	fromMemory := func() *storm {

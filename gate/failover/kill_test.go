@@ -21,7 +21,7 @@ func TestKilledAndBack(t *testing.T) {
 	const watchers = 60
 	w := newWorld(t)
 	n := gatetest.Serve(t, w.Lab, w.configure(t, "balance: {watchesPerSecond: 20}\n", w.upstreams()...))
-	defer w.leave(n)
+	defer w.leave(t, n)
 	client := n.HTTP(true, n.Certificate(lab.Admin))
 	makeNamespace(t, client, n.URL)
 

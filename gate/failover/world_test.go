@@ -56,9 +56,11 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// leave stops the gate and cuts the links, which belong to this process too: what is left then is the gate's.
-func (w *world) leave(n *gatetest.Lane) {
+// leave stops the gate, and then the links and the control plane, which belong to this process too: what is left then is
+// the gate's.
+func (w *world) leave(t *testing.T, n *gatetest.Lane) {
 	n.Stop()
+	check(t, w.Down(context.Background()))
 	for _, l := range append(w.api, w.etcd...) {
 		l.Close()
 	}
