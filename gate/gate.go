@@ -95,6 +95,7 @@ func New(opts Options) (*Gate, error) {
 		return nil, err
 	}
 	g.config = cfg
+	g.upstreams.Remember(cfg.StateDir, cfg.Listen.Address)
 	g.limits = limit.New(limit.Options{Registerer: opts.Registerer, Log: opts.Log})
 	g.ledger = ledger.New(ledger.Options{MaxClients: cfg.Ledger.MaxClients, Clock: time.Now, Registerer: opts.Registerer})
 	if err := g.use(cfg, doc); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -191,10 +192,27 @@ func upstreamsOf(cfg *v1alpha1.GateConfiguration, proxying *tls.Certificate) []u
 	var options []upstream.Options
 	for _, u := range cfg.Upstreams {
 		o := upstream.Options{Name: u.Name, URL: u.URL, CAFile: u.CAFile, ServerName: u.ServerName, ProxyCertificate: proxying}
-		if len(cfg.Upstreams) > 1 {
+		switch u.Discover {
+		case v1alpha1.DiscoverDNS:
+			o.Discovery = &upstream.Discovery{Refresh: u.Refresh.Duration}
+			if o.ServerName == "" {
+				o.ServerName = hostOf(u.URL)
+			}
+		case v1alpha1.DiscoverEndpointSlices:
+			o.Discovery = &upstream.Discovery{Service: u.Service, Refresh: u.Refresh.Duration}
+		}
+		if len(cfg.Upstreams) > 1 || o.Discovery != nil {
 			o.DialTimeout = dialTimeout
 		}
 		options = append(options, o)
 	}
 	return options
+}
+
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }

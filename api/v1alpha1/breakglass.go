@@ -90,6 +90,11 @@ func (c *BreakGlassConfiguration) SetDefaults() {
 func (c *BreakGlassConfiguration) Validate() field.ErrorList {
 	errs := c.Listen.validate(field.NewPath("listen"))
 	errs = append(errs, validateUpstreams(c.Upstreams, field.NewPath("upstreams"))...)
+	for i, u := range c.Upstreams {
+		if u.Discover != "" && u.Discover != DiscoverNone {
+			errs = append(errs, field.Forbidden(field.NewPath("upstreams").Index(i).Child("discover"), "the lane depends on no name service and no API server: write each API server out"))
+		}
+	}
 	identity := field.NewPath("identity")
 	errs = append(errs, required(c.Identity.ProxyCertFile, identity.Child("proxyCertFile"), "the lane's front-proxy certificate")...)
 	errs = append(errs, required(c.Identity.ProxyKeyFile, identity.Child("proxyKeyFile"), "the lane's front-proxy key")...)

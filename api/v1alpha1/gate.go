@@ -202,6 +202,9 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.DrainTimeout == nil {
 		c.DrainTimeout = &metav1.Duration{Duration: 10 * time.Second}
 	}
+	for i := range c.Upstreams {
+		c.Upstreams[i].setDefaults()
+	}
 	c.Balance.setDefaults()
 	if c.Relay != nil {
 		c.Relay.setDefaults()

@@ -1,10 +1,14 @@
 package v1alpha1
 
 import (
+	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -16,8 +20,82 @@ type GateUpstream struct {
 	URL string `json:"url"`
 	// CAFile verifies the API server's certificate.
 	CAFile string `json:"caFile"`
-	// ServerName overrides the name verified in the certificate.
+	// ServerName overrides the name verified in the certificate. Default the URL's host; with discover: EndpointSlice,
+	// which finds addresses, kubernetes.default.svc, for which kubeadm's certificates are good.
 	ServerName string `json:"serverName,omitempty"`
+	// Discover says where the API servers come from that this entry stands for: "None" (default): it is one. "DNS": each
+	// address of the URL's host is one. "EndpointSlice": each endpoint of a Service is one, read through the API servers
+	// known so far, the URL's being the first. Those found last are kept in the state directory, so that a gate starts in
+	// an outage; an answer without any, or with none that can be reached, changes nothing.
+	Discover UpstreamDiscovery `json:"discover,omitempty"`
+	// Service is the namespace/name whose EndpointSlices are read; the user seakeep:gate needs list on endpointslices in that
+	// namespace. Default default/kubernetes. It must not be a Service whose endpoints are the gates themselves.
+	Service string `json:"service,omitempty"`
+	// Refresh is how often it is looked again. Default 10s, 1s–10m.
+	Refresh *metav1.Duration `json:"refresh,omitempty"`
+}
+
+// UpstreamDiscovery is where the API servers of one entry come from.
+type UpstreamDiscovery string
+
+// The discoveries.
+const (
+	DiscoverNone           UpstreamDiscovery = "None"
+	DiscoverDNS            UpstreamDiscovery = "DNS"
+	DiscoverEndpointSlices UpstreamDiscovery = "EndpointSlice"
+)
+
+func (u *GateUpstream) setDefaults() {
+	if u.Discover == "" {
+		u.Discover = DiscoverNone
+	}
+	if u.Discover == DiscoverNone {
+		return
+	}
+	if u.Refresh == nil {
+		u.Refresh = &metav1.Duration{Duration: 10 * time.Second}
+	}
+	if u.Discover != DiscoverEndpointSlices {
+		return
+	}
+	if u.Service == "" {
+		u.Service = "default/kubernetes"
+	}
+	if u.ServerName == "" {
+		u.ServerName = "kubernetes.default.svc"
+	}
+}
+
+// validateDiscovery is for an entry that may stand for several API servers.
+func (u *GateUpstream) validateDiscovery(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	switch u.Discover {
+	case DiscoverNone, "":
+		if u.Refresh != nil {
+			errs = append(errs, field.Forbidden(path.Child("refresh"), "nothing is looked up without discover"))
+		}
+	case DiscoverDNS, DiscoverEndpointSlices:
+		if d := u.Refresh; d != nil && (d.Duration < time.Second || d.Duration > 10*time.Minute) {
+			errs = append(errs, field.Invalid(path.Child("refresh"), d.Duration.String(), "must be between 1s and 10m"))
+		}
+		if parsed, err := url.Parse(u.URL); err == nil && u.Discover == DiscoverDNS {
+			if _, err := netip.ParseAddr(parsed.Hostname()); err == nil {
+				errs = append(errs, field.Invalid(path.Child("url"), u.URL, "must have a name for a host with discover: DNS, not an address"))
+			}
+		}
+	default:
+		errs = append(errs, field.NotSupported(path.Child("discover"), u.Discover, []UpstreamDiscovery{DiscoverNone, DiscoverDNS, DiscoverEndpointSlices}))
+	}
+	if u.Discover != DiscoverEndpointSlices && u.Service != "" {
+		errs = append(errs, field.Forbidden(path.Child("service"), "only discover: EndpointSlice reads a Service's endpoints"))
+	}
+	if u.Discover == DiscoverEndpointSlices {
+		namespace, name, found := strings.Cut(u.Service, "/")
+		if !found || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1035Label(name)) > 0 {
+			errs = append(errs, field.Invalid(path.Child("service"), u.Service, "must be the namespace/name of a Service"))
+		}
+	}
+	return errs
 }
 
 // GateBalance says how requests and watches are spread over several API servers. Which of them may be asked needs no
@@ -60,6 +138,7 @@ func validateUpstreams(upstreams []GateUpstream, path *field.Path) field.ErrorLi
 			errs = append(errs, field.Invalid(p.Child("url"), u.URL, "must be https://host:port without path or query"))
 		}
 		errs = append(errs, required(u.CAFile, p.Child("caFile"), "an API server is never spoken to unverified")...)
+		errs = append(errs, u.validateDiscovery(p)...)
 	}
 	return errs
 }

@@ -17,6 +17,15 @@ import (
 type Group struct {
 	table   *choice.Table
 	members atomic.Pointer[members]
+	// entries are what the configuration says, in its order; the Keeper's lock guards what changes of them.
+	entries []*entry
+}
+
+// entry is one entry of the configuration: a server, or several that are looked for.
+type entry struct {
+	options Options
+	places  places // of those that are looked for
+	servers []*Server
 }
 
 type members struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/upstream/choice"
+	"github.com/seakeep/seakeep/internal/statefile"
 )
 
 // Keeper keeps the API servers of a process: what is known of each, and its connections, survive a change of the
@@ -24,7 +26,12 @@ type Keeper struct {
 	table   *choice.Table
 	changed chan struct{} // has room for one
 
+	resolver *net.Resolver
+	self     string // host:port
+
 	mu      sync.Mutex
+	file    *statefile.File // nil: nothing is kept
+	kept    map[string]places
 	current *Group
 	headers *identity.Headers
 	evening choice.Evening
@@ -33,7 +40,10 @@ type Keeper struct {
 
 // NewKeeper registers its metrics with the registerer, if there is one. Servers come with Prepare and Use.
 func NewKeeper(registerer prometheus.Registerer, log *slog.Logger) *Keeper {
-	k := &Keeper{log: log, table: &choice.Table{}, changed: make(chan struct{}, 1)}
+	k := &Keeper{
+		log: log, table: &choice.Table{}, changed: make(chan struct{}, 1),
+		resolver: net.DefaultResolver, kept: map[string]places{},
+	}
 	k.metrics = newKeeperMetrics(registerer, k)
 	return k
 }
@@ -42,16 +52,33 @@ func NewKeeper(registerer prometheus.Registerer, log *slog.Logger) *Keeper {
 // before Use.
 func (k *Keeper) Prepare(options []Options) (*Group, error) {
 	g := &Group{table: k.table}
-	var servers []*Server
 	for i := range options {
-		s, err := New(options[i])
-		if err != nil {
-			return nil, &OptionsError{Index: i, Err: err}
+		e := &entry{options: options[i]}
+		g.entries = append(g.entries, e)
+		all := []Options{options[i]}
+		if options[i].Discovery != nil {
+			e.places = k.remembered(&options[i])
+			all = e.places.options(&e.options)
 		}
-		servers = append(servers, k.known(s))
+		for _, o := range all {
+			s, err := New(o)
+			if err != nil {
+				return nil, &OptionsError{Index: i, Err: err}
+			}
+			e.servers = append(e.servers, k.known(s))
+		}
+	}
+	g.gather()
+	return g, nil
+}
+
+// gather makes what the entries have the group's members.
+func (g *Group) gather() {
+	var servers []*Server
+	for _, e := range g.entries {
+		servers = append(servers, e.servers...)
 	}
 	g.set(servers)
-	return g, nil
 }
 
 // OptionsError says which of several servers cannot be made.
@@ -120,15 +147,18 @@ const tick = time.Second
 // Run probes and evens out until the context ends. Close follows it.
 func (k *Keeper) Run(ctx context.Context) {
 	probed := map[*Server]func(){}
+	var looking lookers
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
 		k.probe(ctx, probed)
+		looking.follow(ctx, k)
 		select {
 		case <-ctx.Done():
 			for _, stop := range probed {
 				stop()
 			}
+			looking.stop()
 			return
 		case <-k.changed:
 		case now := <-ticker.C:

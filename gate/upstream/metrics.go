@@ -50,6 +50,7 @@ type keeperMetrics struct {
 	in, seats, streams, out     *prometheus.Desc
 	panicRequests, panicRefused *prometheus.Desc
 	moved                       prometheus.Counter
+	lookups                     *prometheus.CounterVec
 }
 
 func newKeeperMetrics(registerer prometheus.Registerer, k *Keeper) *keeperMetrics {
@@ -74,10 +75,22 @@ func newKeeperMetrics(registerer prometheus.Registerer, k *Keeper) *keeperMetric
 			Help: "Watches ended so that their clients open them again at another API server.",
 		}),
 	}
+	m.lookups = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "seakeep_gate_upstream_lookups_total",
+		Help: "Lookups of the API servers an entry of upstreams stands for, by result: good, or failed, after which those found last stay in use.",
+	}, []string{"upstream", "result"})
 	if registerer != nil {
-		registerer.MustRegister(m, m.moved)
+		registerer.MustRegister(m, m.moved, m.lookups)
 	}
 	return m
+}
+
+func (m *keeperMetrics) looked(entry string, err error) {
+	result := "good"
+	if err != nil {
+		result = "failed"
+	}
+	m.lookups.WithLabelValues(entry, result).Inc()
 }
 
 // Describe implements prometheus.Collector.

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/upstream/choice"
 )
 
@@ -24,7 +25,11 @@ import (
 // It has no time limit of its own: whoever calls bounds the request by its context. A request is sent to the next server
 // only while nothing of it was sent.
 func (p *Proxy) Own(user string, groups ...string) http.RoundTripper {
-	return &own{proxy: p, as: flow.Request{
+	return p.group.own(p.headers, user, groups...)
+}
+
+func (g *Group) own(headers *identity.Headers, user string, groups ...string) *own {
+	return &own{group: g, headers: headers, as: flow.Request{
 		// Verified by being ours: it goes to the pool that carries the gate's certificate.
 		Caller: flow.Caller{User: user, Groups: groups, Certainty: flow.CertificateVerified},
 		Lane:   flow.Standard,
@@ -32,8 +37,9 @@ func (p *Proxy) Own(user string, groups ...string) http.RoundTripper {
 }
 
 type own struct {
-	proxy *Proxy
-	as    flow.Request
+	group   *Group
+	headers *identity.Headers
+	as      flow.Request
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -42,10 +48,10 @@ func (o *own) RoundTrip(in *http.Request) (*http.Response, error) {
 	r.URL.Scheme = "https"
 	r.Host = ""
 	r.Header.Del("Authorization")
-	o.proxy.headers.Set(r, &o.as.Caller)
+	o.headers.Set(r, &o.as.Caller)
 	markAudit(r.Header)
 	var lastErr error
-	call := o.proxy.group.call(ownWants(r))
+	call := o.group.call(ownWants(r))
 	for {
 		if err := call.next(); err != nil {
 			return nil, cmp.Or(lastErr, err)

@@ -37,7 +37,7 @@ func newRig(t *testing.T, handler http.HandlerFunc) *rig {
 	r := &rig{t: t, dir: t.TempDir()}
 	ca, err := pki.NewCA("test", time.Hour)
 	check(t, err)
-	serving, err := ca.Issue(pki.Spec{CommonName: "upstream", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true, Lifetime: time.Hour})
+	serving, err := ca.Issue(pki.Spec{CommonName: "upstream", DNSNames: []string{"api.test"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true, Lifetime: time.Hour})
 	check(t, err)
 	proxy, err := ca.Issue(pki.Spec{CommonName: "front-proxy", Client: true, Lifetime: time.Hour})
 	check(t, err)

@@ -34,6 +34,8 @@ type Options struct {
 	// each other the last good pair is.
 	ProxyCertificate            *tls.Certificate
 	ProxyCertFile, ProxyKeyFile string
+	// Discovery, when it is not nil, makes the URL the first of several; see there. Only a Keeper knows what to do with it.
+	Discovery *Discovery
 	// Log hears of a pair that cannot be used; nil: nobody.
 	Log *slog.Logger
 	// DialTimeout bounds how long a dead API server can hold a request; the next one is tried after it. Default 5s.

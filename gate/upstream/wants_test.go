@@ -25,7 +25,7 @@ func TestWants(t *testing.T) {
 		"GET /api/v1/pods?resourceVersion=0&resourceVersionMatch=Exact":        recent,
 		"GET /api/v1/pods?resourceVersion=07":                                  recent,
 		"GET /api/v1/pods?resourceVersion=5":                                   recent,
-		"GET /api/v1/pods?labelSelector=a%3DresourceVersion%3D0":               proves,
+		"GET /api/v1/pods?labelSelector=resourceVersion%3D0":                   proves,
 		"GET /api/v1/pods?limit=5&continue=abc":                                recent,
 		"GET /api/v1/pods?watch=true&resourceVersion=0":                        stream,
 		"GET /api/v1/pods?watch=1":                                             stream,
