@@ -157,7 +157,9 @@ func (a *asked) notBelow(version string) reason {
 
 // watch reads a WATCH's versions. One that begins with initial events is shared only if it says where they end (KEP-3157).
 func (a *asked) watch(query url.Values) reason {
-	if strings.Contains(a.key.accept, "cbor") {
+	// The end of a Table's initial events stands in its row, where it is not looked for, and only its first event has the
+	// columns.
+	if strings.Contains(a.key.accept, "cbor") || strings.Contains(strings.ToLower(a.key.accept), "as=table") {
 		return forwardedMediaType
 	}
 	version, match, send := query.Get("resourceVersion"), query.Get("resourceVersionMatch"), query.Get("sendInitialEvents")

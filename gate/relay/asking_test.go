@@ -68,6 +68,7 @@ func TestClassify(t *testing.T) {
 		"a WATCH from now":                   {target: pods + "?watch=1", reason: forwardedLegacyWatch},
 		"a WATCH from any":                   {target: pods + "?watch=1&resourceVersion=0", reason: forwardedLegacyWatch},
 		"a WATCH in CBOR":                    {target: pods + "?watch=1&resourceVersion=5", header: []string{"Accept", "application/cbor-seq"}, reason: forwardedMediaType},
+		"a WATCH as kubectl's":               {target: pods + "?watch=1&resourceVersion=5", header: []string{"Accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}, reason: forwardedMediaType},
 		"the deprecated way to watch":        {target: "/api/v1/watch/pods?resourceVersion=5", reason: forwardedUnknown},
 		"impersonation":                      {target: pods, header: []string{"Impersonate-User", "x"}, reason: forwardedImpersonation},
 		"impersonation in an unusual letter": {target: pods, header: []string{"impersonate-uid", "x"}, reason: forwardedImpersonation},
