@@ -35,20 +35,25 @@ func (m media) contentType() string {
 }
 
 // transforms allows metadata only: as a list for lists, else as an object. A Table needs the API server's columns.
-type transforms struct{ kind string }
+// Custom resources have no protobuf form, their metadata has.
+type transforms struct {
+	kind    string
+	builtIn bool
+}
 
-func (t transforms) AllowsMediaTypeTransform(_, _ string, target *schema.GroupVersionKind) bool {
-	return target == nil || *target == metav1.SchemeGroupVersion.WithKind(t.kind)
+func (t transforms) AllowsMediaTypeTransform(_, subType string, target *schema.GroupVersionKind) bool {
+	if target == nil {
+		return t.builtIn || subType == "json"
+	}
+	return *target == metav1.SchemeGroupVersion.WithKind(t.kind)
 }
 func (transforms) AllowsServerVersion(string) bool       { return false }
 func (transforms) AllowsStreamSchema(schema string) bool { return schema == "watch" }
 
 // formats are what can be written, the default first.
-func formats(k *kind) []runtime.SerializerInfo {
-	return slices.DeleteFunc(slices.Clone(scheme.Codecs.SupportedMediaTypes()), func(info runtime.SerializerInfo) bool {
-		return info.MediaType != runtime.ContentTypeJSON && (info.MediaType != runtime.ContentTypeProtobuf || !k.builtIn())
-	})
-}
+var formats = slices.DeleteFunc(slices.Clone(scheme.Codecs.SupportedMediaTypes()), func(info runtime.SerializerInfo) bool {
+	return info.MediaType != runtime.ContentTypeJSON && info.MediaType != runtime.ContentTypeProtobuf
+})
 
 // negotiate picks the first format of an Accept header that can be written.
 func negotiate(accept string, k *kind, verb string) (media, *runtime.SerializerInfo, bool) {
@@ -56,7 +61,7 @@ func negotiate(accept string, k *kind, verb string) (media, *runtime.SerializerI
 	if verb == "list" {
 		partial = "PartialObjectMetadataList"
 	}
-	options, ok := negotiation.NegotiateMediaTypeOptions(accept, formats(k), transforms{partial})
+	options, ok := negotiation.NegotiateMediaTypeOptions(accept, formats, transforms{partial, k.builtIn()})
 	if !ok || options.Pretty {
 		return media{}, nil, false
 	}
@@ -144,7 +149,11 @@ func protobufList(k *kind, version uint64, objects []*object) ([]byte, error) {
 
 func jsonList(k *kind, version uint64, objects []*object) ([]byte, error) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d"},"items":[`, k.Kind+"List", k.apiVersion(), version)
+	if k.builtIn() {
+		fmt.Fprintf(&b, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d"},"items":[`, k.Kind+"List", k.apiVersion(), version)
+	} else { // the API server, too, writes lists of custom resources a little differently
+		fmt.Fprintf(&b, `{"apiVersion":%q,"items":[`, k.apiVersion())
+	}
 	for i, o := range objects {
 		if i > 0 {
 			b.WriteByte(',')
@@ -163,7 +172,11 @@ func jsonList(k *kind, version uint64, objects []*object) ([]byte, error) {
 		}
 		b.Write(item)
 	}
-	b.WriteString("]}\n")
+	if k.builtIn() {
+		b.WriteString("]}\n")
+	} else {
+		fmt.Fprintf(&b, "],\"kind\":%q,\"metadata\":{\"continue\":\"\",\"resourceVersion\":\"%d\"}}\n", k.Kind+"List", version)
+	}
 	return b.Bytes(), nil
 }
 
@@ -171,7 +184,7 @@ func partialList(k *kind, m media, version uint64, objects []*object) ([]byte, e
 	whole := &metav1.PartialObjectMetadataList{
 		TypeMeta: metav1.TypeMeta{APIVersion: metav1.SchemeGroupVersion.String(), Kind: "PartialObjectMetadataList"},
 		ListMeta: metav1.ListMeta{ResourceVersion: strconv.FormatUint(version, 10)},
-		Items:    make([]metav1.PartialObjectMetadata, 0, len(objects)),
+		Items:    slices.Grow([]metav1.PartialObjectMetadata(nil), len(objects)),
 	}
 	for _, o := range objects {
 		decoded, err := o.decode(k)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -394,4 +395,13 @@ func copied(t testing.TB, dir string) string {
 	to := t.TempDir()
 	check(t, os.CopyFS(to, os.DirFS(dir)))
 	return to
+}
+
+// freePort is one nobody listens on now.
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
