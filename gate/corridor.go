@@ -115,8 +115,10 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c.gate.ledger.Opened(f)
 		}
 		seen.forward(r.Header)
-		rooms.proxy.Serve(metered, r.WithContext(ctx), f, func(result upstream.Result) {
-			c.gate.relaying.Load().observed(r, f, result.Code)
+		rooms.proxy.Serve(c.observed(metered, r, f), r.WithContext(ctx), f, func(result upstream.Result) {
+			if f.Verb != "watch" {
+				c.gate.relaying.Load().observed(r, f, result.Code)
+			}
 			done(result)
 		})
 	}
@@ -134,21 +136,30 @@ func (c corridor) share(w http.ResponseWriter, r *http.Request, f *flow.Request,
 		return sharing.relay.Serve(w, r, f, done)
 	}
 	open := sync.OnceFunc(func() { c.gate.ledger.OpenedShared(f) })
-	return sharing.relay.Serve(&begins{ResponseWriter: w, begun: open}, r, f, func(result upstream.Result) {
+	return sharing.relay.Serve(&begins{ResponseWriter: w, begun: func(int) { open() }}, r, f, func(result upstream.Result) {
 		open()
 		done(result)
 	})
 }
 
-// begins tells when an answer begins.
+// observed lets the relay hear of a watch the API server granted when it begins: it may be open for days.
+func (c corridor) observed(w http.ResponseWriter, r *http.Request, f *flow.Request) http.ResponseWriter {
+	sharing := c.gate.relaying.Load()
+	if sharing == nil || f.Verb != "watch" || f.Upgrade {
+		return w
+	}
+	return &begins{ResponseWriter: w, begun: func(code int) { sharing.observed(r, f, code) }}
+}
+
+// begins tells when an answer begins, and with what status.
 type begins struct {
 	http.ResponseWriter
-	begun func()
+	begun func(code int)
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (b *begins) WriteHeader(code int) {
-	b.begun()
+	b.begun(code)
 	b.ResponseWriter.WriteHeader(code)
 }
 

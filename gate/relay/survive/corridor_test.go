@@ -67,6 +67,9 @@ func TestCoreDNSStartsDuringAnOutage(t *testing.T) {
 	noSecrets(t, filepath.Join(filepath.Dir(file), "state", "relay"))
 
 	gate = gatetest.Serve(t, s.Lab, file)
+	// What the test itself opens from here on is gone before it is looked what the gate left.
+	t.Cleanup(func() { check(t, s.Down(context.Background())) })
+	s.admin = gatetest.Clientset(t, gate.Direct(lab.Masters))
 	eventually(t, "the outage is noticed", 20*time.Second, func() bool { _, gone := survey(gate); return gone })
 	second := startCoreDNS(t, binary, account.BearerToken, gate.URL, s.CAFile())
 	began := time.Now()
@@ -79,7 +82,7 @@ func TestCoreDNSStartsDuringAnOutage(t *testing.T) {
 	since := s.auditLength()
 	s.raise()
 	s.service("default", "rudder", map[string]string{"part": "rudder"})
-	rudder, err := gatetest.Clientset(t, s.RESTConfig(lab.Masters)).CoreV1().Services("default").Get(t.Context(), "rudder", metav1.GetOptions{})
+	rudder, err := s.admin.CoreV1().Services("default").Get(t.Context(), "rudder", metav1.GetOptions{})
 	check(t, err)
 	eventually(t, "CoreDNS knows what is new", 60*time.Second, func() bool { return second.address("rudder.default.svc.cluster.local.") == rudder.Spec.ClusterIP })
 	got := s.asked(since, "system:serviceaccount:default:coredns", "services")
