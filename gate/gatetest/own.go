@@ -59,10 +59,15 @@ func closeAll(server *upstream.Server) {
 	}
 }
 
-// GrantRelay gives RelayUser, in the lab, the rights that deploy/relay/rbac.yaml gives it. It is repeatable.
+// GrantRelay gives RelayUser, in the lab, the rights that deploy/relay/rbac.yaml gives it, and takes away those the lab
+// gives it besides. It is repeatable.
 func GrantRelay(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	client := Clientset(t, l.RESTConfig(lab.Masters))
+	err := client.RbacV1().ClusterRoleBindings().Delete(t.Context(), "seakeep-lab:"+RelayUser, metav1.DeleteOptions{})
+	if !apierrors.IsNotFound(err) {
+		check(t, err)
+	}
 	_, here, _, _ := runtime.Caller(0)
 	file, err := os.Open(filepath.Join(filepath.Dir(here), "..", "..", "deploy", "relay", "rbac.yaml"))
 	check(t, err)
