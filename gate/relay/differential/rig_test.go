@@ -52,7 +52,7 @@ func eventually(t *testing.T, within time.Duration, done func() error) {
 	}
 }
 
-// counter is the sum of the gate's counters of that name and label values.
+// counter is the sum of the gate's counters, or gauges, of that name and label values.
 func counter(t *testing.T, lane *gatetest.Lane, name string, values ...string) float64 {
 	t.Helper()
 	families, err := lane.Registry.Gather()
@@ -64,7 +64,7 @@ func counter(t *testing.T, lane *gatetest.Lane, name string, values ...string) f
 		}
 		for _, m := range family.GetMetric() {
 			if has(m, values) {
-				total += m.GetCounter().GetValue()
+				total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}
@@ -89,6 +89,7 @@ const (
 	readsTotal     = "seakeep_gate_relay_upstream_reads_total"
 	forwardedTotal = "seakeep_gate_relay_forwarded_total"
 	eventsTotal    = "seakeep_gate_relay_watch_events_received_total"
+	memoryBytes    = "seakeep_gate_relay_memory_bytes"
 	deliveredTotal = "seakeep_gate_relay_watch_events_delivered_total"
 )
 
@@ -130,6 +131,11 @@ func namespace(t *testing.T, client kubernetes.Interface, name string) {
 	t.Helper()
 	_, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	check(t, err)
+	// A controller makes one ConfigMap in each, in its own time.
+	eventually(t, 30*time.Second, func() error {
+		_, err := client.CoreV1().ConfigMaps(name).Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
+		return err
+	})
 }
 
 // allow gives a user rights on ConfigMaps, in the namespaces or, without any, everywhere.

@@ -183,6 +183,18 @@ func (r *recorder) reached(last string) error {
 	return nil
 }
 
+// has says whether the watch brought the event of a version.
+func (r *recorder) has(version string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.Contains(r.marks, version) {
+		return nil
+	}
+	return fmt.Errorf("the watch from %s has %d events, of versions %v, and not that of %s: %w", r.from, len(r.marks), r.marks, version, errors.Join(r.ended, errNotYet))
+}
+
+var errNotYet = errors.New("not yet")
+
 func firstDifference(got, want [][]byte) string {
 	for i := range max(len(got), len(want)) {
 		var g, w []byte
