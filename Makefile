@@ -16,6 +16,8 @@ P ?= 1
 TIMEOUT ?= 20m
 # Packages whose tests show that the gate is transparent; they run against each minor.
 SKEW_PKG ?= ./gate ./gate/skew ./gate/transparency/...
+# Those of them that are run with a gate that shares reads as well, and what shows that sharing itself is transparent.
+SKEW_RELAY_PKG ?= ./gate/skew ./gate/transparency/... ./gate/relay/differential
 RACE_TIMEOUT ?= 40m
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -59,6 +61,8 @@ test: control-plane build $(TOOLS)/tally ## Run all tests, those against the rea
 test-skew: control-plane $(TOOLS)/tally ## Run the gate's end-to-end tests against each supported Kubernetes minor
 	@for module in $(wildcard lab/controlplane/v*/go.mod); do tools/controlplane.sh -o $(BIN) -k $$(basename $$(dirname $$module)); done
 	@TIMEOUT=$(TIMEOUT) tools/skew.sh -o $(OUT)/skew $(BIN) $(SKEW_PKG)
+	@echo "test-skew: the same, with a gate that shares whatever may be shared"
+	@TIMEOUT=$(TIMEOUT) SEAKEEP_TEST_SHARE_ALL=yes tools/skew.sh -o $(OUT)/skew/shared $(BIN) $(SKEW_RELAY_PKG)
 
 .PHONY: test-dns-backup
 test-dns-backup: build ## Test DNS's backup with unbound and nftables, in a network namespace (root; installs them)
