@@ -38,10 +38,6 @@ type Options struct {
 	More string
 }
 
-// ShareAll names an environment variable with which every gate of a test shares whatever may be shared: what holds of a
-// gate that forwards everything must hold of one that does not.
-const ShareAll = "SEAKEEP_TEST_SHARE_ALL"
-
 // Lane is a running gate. Its methods are for the test's goroutine; the clients they return are safe for any.
 type Lane struct {
 	// Lab is the control plane behind the gate.
@@ -92,9 +88,6 @@ func Write(t testing.TB, l *lab.Lab, dir string, o Options) string {
 	}
 	text := fmt.Sprintf(configuration, serving(p.ServingCert), serving(p.ServingKey), o.Upstream, p.ClusterCA, p.FrontProxyCert, p.FrontProxyKey,
 		lab.ServiceAccountIssuer, p.ServiceAccountKey, dir, o.Address) + o.More
-	if os.Getenv(ShareAll) != "" && !strings.Contains(o.More, "relay:") {
-		text += "\nrelay: {rules: [{resources: [\"*\"]}]}\n"
-	}
 	file := filepath.Join(dir, "gate.yaml")
 	check(t, os.WriteFile(file, []byte(text), 0o600))
 	return file

@@ -77,7 +77,7 @@ func duplex(w http.ResponseWriter, r *http.Request) {
 // tell: odd paths, large bodies, headers, trailers, and a body and an answer that are both under way.
 func TestAggregated(t *testing.T) {
 	l := controlPlane(t)
-	n := gatetest.Open(t, l, gatetest.Options{More: "defaultLimits: Disabled\n"})
+	n := gatetest.Open(t, l, gatetest.Options{More: "defaultLimits: Disabled\n" + sharing()})
 	w := prepare(t, l)
 	extension := httptest.NewUnstartedServer(http.HandlerFunc(echo))
 	extension.EnableHTTP2 = true

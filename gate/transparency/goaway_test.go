@@ -26,7 +26,7 @@ import (
 func TestGoawayFailsNoWrite(t *testing.T) {
 	const writers, objects, patches = 24, 30, 3
 	l := lab.Start(t, lab.Options{APIServers: 2, ExtraArgs: map[string][]string{lab.KindAPIServer: {"--goaway-chance=0.02"}}})
-	file := gatetest.Write(t, l, t.TempDir(), gatetest.Options{More: "defaultLimits: Disabled\n"})
+	file := gatetest.Write(t, l, t.TempDir(), gatetest.Options{More: "defaultLimits: Disabled\n" + sharing()})
 	both(t, l, file)
 	n := gatetest.Serve(t, l, file)
 	client := n.HTTP(true, n.Certificate(lab.Admin))

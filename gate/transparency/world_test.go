@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +38,15 @@ const (
 	account        = "everything"
 	starved        = "starved"
 )
+
+// sharing is what makes the gate share whatever may be shared, when the environment asks for it: what is true of a gate
+// that forwards everything must be true of one that does not.
+func sharing() string {
+	if os.Getenv("SEAKEEP_TEST_SHARE_ALL") == "" {
+		return ""
+	}
+	return "relay: {rules: [{resources: [\"*\"]}]}\n"
+}
 
 func prepare(t *testing.T, l *lab.Lab) *world {
 	t.Helper()
