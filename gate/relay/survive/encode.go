@@ -212,9 +212,9 @@ func partialList(k *kind, m media, version uint64, objects []*object) ([]byte, e
 const (
 	// gzipFrom is from where on answers are compressed, as the API server does.
 	gzipFrom = 128 << 10
-	// answersMost bounds the encoded answers that are kept during an outage, in bytes: thousands of kube-proxies ask for
-	// the same.
-	answersMost = 64 << 20
+	// answersMost and answersCount bound the encoded answers that are kept during an outage, in bytes and by number:
+	// thousands of kube-proxies ask for the same.
+	answersMost, answersCount = 64 << 20, 1024
 )
 
 // answerKey is what makes two answers the same bytes.
@@ -265,7 +265,7 @@ func (a *answers) get(key answerKey, encode func() ([]byte, error)) (*encoded, e
 		}
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		if a.bytes+len(made.body) <= answersMost {
+		if a.bytes+len(made.body) <= answersMost && len(a.all) < answersCount {
 			a.all[key] = made
 			a.bytes += len(made.body)
 		}

@@ -118,11 +118,7 @@ func (s *Store) followOnce(ctx context.Context, name string, k *kept) error {
 		k.drop()
 		return errNotLocal
 	}
-	k.mu.Lock()
-	if k.kind != *found {
-		k.kind, k.objects, k.whole, k.shared = *found, nil, false, nil
-	}
-	k.mu.Unlock()
+	k.become(found)
 	lister, expected, err := s.listerWatcher(found)
 	if err != nil {
 		return err

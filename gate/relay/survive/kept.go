@@ -289,11 +289,25 @@ func (k *kept) restore(s *snapshot) {
 	k.shared = s
 }
 
+// become takes the kind that is to be followed; what was kept in another version goes.
+func (k *kept) become(found *kind) {
+	k.mu.Lock()
+	different := k.kind != *found
+	k.mu.Unlock()
+	if different {
+		k.drop()
+		k.mu.Lock()
+		k.kind = *found
+		k.mu.Unlock()
+	}
+}
+
 // drop forgets everything: it was another cluster's.
 func (k *kept) drop() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.objects, k.bytes, k.whole, k.shared = nil, 0, false, nil
+	// Its reflector may go on for a while, with objects that are not a whole.
+	k.objects, k.bytes, k.whole, k.shared = map[string]*object{}, 0, false, nil
 	k.version, k.changed = 0, 0
 	k.revision++
 }

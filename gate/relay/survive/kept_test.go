@@ -129,3 +129,15 @@ func TestWhoHasSeenTheState(t *testing.T) {
 		t.Error("a version that is no number is taken")
 	}
 }
+
+// What was another cluster's is dropped while its reflector may still write.
+func TestDropped(t *testing.T) {
+	k := keptServices(t, 10, service("a", "x", 7, nil))
+	k.drop()
+	if err := k.Update(service("a", "y", 12, nil)); err != nil || k.snapshot() != nil {
+		t.Errorf("after a drop one object is taken for all: %v, %v", k.snapshot(), err)
+	}
+	if err := k.Replace([]any{service("a", "z", 13, nil)}, "13"); err != nil || len(k.snapshot().objects) != 1 {
+		t.Errorf("after a list: %v, %v", k.snapshot(), err)
+	}
+}

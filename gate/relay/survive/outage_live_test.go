@@ -47,7 +47,6 @@ type proxyLike struct {
 	services, slices, nodes cache.SharedIndexInformer
 	sent                    *requests
 	stop                    context.CancelFunc
-	stopped                 func()
 }
 
 func startProxy(t testing.TB, c *rest.Config) *proxyLike {
