@@ -29,6 +29,7 @@ type options struct {
 	most        int // agents
 	watches     int
 	subscribers int
+	objects     int
 	frozen      string
 }
 
@@ -66,6 +67,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 		flags.IntVar(&o.most, "agents", 1000, "agents at most; a tenth and a hundredth of them as well")
 		flags.IntVar(&o.watches, "watches", 200, "watches of one object that is written 50 times a second")
 		flags.IntVar(&o.subscribers, "subscribers", 2000, "watches whose memory is measured")
+		flags.IntVar(&o.objects, "objects", 0, "objects of a collection that 20 agents LIST, 100000 say; 0 leaves it out, because making them takes minutes")
 		flags.StringVar(&o.frozen, "frozen", "", "`folder` that keeps the populated control planes for the next run; made when absent")
 	})
 	switch {

@@ -298,6 +298,9 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 	if err := r.measureMemory(ctx, report); err != nil {
 		return fmt.Errorf("measuring %s: %w", memoryName, err)
 	}
+	if err := r.measureObjects(ctx, report); err != nil {
+		return fmt.Errorf("measuring %s: %w", manyName, err)
+	}
 	if err := r.measureAgents(ctx, report, []int{o.most / 100, o.most / 10, o.most}); err != nil {
 		return err
 	}

@@ -42,6 +42,9 @@ type sharing struct {
 	watchList    bool
 	// saturates: more is asked for than any contender delivers.
 	saturates bool
+	// path and objects are of another collection than all pods, if set.
+	path    string
+	objects int
 }
 
 // times are how long agents run before they are measured, and how long that is.
@@ -85,9 +88,11 @@ func (r *rig) turn(ctx context.Context, s sharing, contender string, turn time.D
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	objects, err := r.count(ctx)
-	if err != nil {
-		return nil, err
+	objects := s.objects
+	if objects == 0 {
+		if objects, err = r.count(ctx); err != nil {
+			return nil, err
+		}
 	}
 	w, err := r.write(ctx)
 	if err != nil {
@@ -98,7 +103,10 @@ func (r *rig) turn(ctx context.Context, s sharing, contender string, turn time.D
 		URL: r.urls[contender], CA: r.ca, Path: listPath, Tokens: r.tokens[:s.agents],
 		Period: period, WarmUp: before, Measure: during, Objects: objects, WatchList: s.watchList,
 	}
-	if s.watchList {
+	switch {
+	case s.path != "":
+		spec.Path = s.path
+	case s.watchList:
 		spec.Path = watchListPath
 	}
 	p, err := startAgents(ctx, &spec)
