@@ -81,7 +81,7 @@ race: control-plane build $(TOOLS)/tally ## Run all tests under the race detecto
 	@CGO_ENABLED=1 $(GO) test -race -count=1 -p $(P) -timeout $(RACE_TIMEOUT) -json $(PKG) 2>&1 | $(TOOLS)/tally
 
 # Each part of this list has a target bench-<part> and a program bench/<part>.
-BENCHES := gate dns relay
+BENCHES := gate dns relay failover
 BENCH_ARGS ?=
 
 .PHONY: bench
@@ -102,6 +102,11 @@ bench-dns: control-plane build ## Measure seakeep-dns beside stock CoreDNS and u
 bench-relay: control-plane build ## Measure shared reads beside a naive group-commit proxy and none; report in out/bench/relay.json
 	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/relay ./bench/relay && $(GO) build -o $(BIN)/bench/relay-naive ./bench/relay/naive
 	$(BIN)/bench/relay -seakeep $(BIN)/seakeep -naive $(BIN)/bench/relay-naive -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
+
+.PHONY: bench-failover
+bench-failover: control-plane build ## Measure what is lost when one of three API servers loses its etcd, beside HAProxy (installs it); report in out/bench/failover.json
+	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/failover ./bench/failover
+	$(BIN)/bench/failover -seakeep $(BIN)/seakeep -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
 
 .PHONY: bench-record
 bench-record: ## Record the reports of out/bench and write docs/benchmarks.md from them

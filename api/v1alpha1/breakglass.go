@@ -19,7 +19,8 @@ type BreakGlassConfiguration struct {
 	TypeMeta `json:",inline"`
 	// Listen is where engineers connect.
 	Listen BreakGlassListen `json:"listen"`
-	// Upstreams are the API servers. When one cannot be reached the next is tried, the first of the list first.
+	// Upstreams are the API servers, each written out. The lane probes them; of those alike the first of the list is
+	// taken, and when one cannot be reached the next is tried.
 	Upstreams []GateUpstream `json:"upstreams"`
 	// Identity is the lane's own certificate for the API servers.
 	Identity BreakGlassIdentity `json:"identity"`

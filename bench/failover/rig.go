@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/template"
+
+	"github.com/google/renameio/v2"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/bench/baseline"
+	"github.com/seakeep/seakeep/bench/run"
+	"github.com/seakeep/seakeep/internal/pki"
+	"github.com/seakeep/seakeep/lab"
+	"github.com/seakeep/seakeep/lab/link"
+)
+
+// The contenders, each a process of that name in the lab.
+const (
+	gateName    = "gate"
+	haproxyName = "haproxy"
+	namespace   = "bench"
+	servers     = 3
+)
+
+// rig is the control plane and what stands before it.
+type rig struct {
+	options options
+	dir     string
+	say     run.Say
+	lab     *lab.Lab
+	etcd    []*link.Link // between API server i and its etcd member
+	roots   *x509.CertPool
+	token   string
+	urls    map[string]string
+	metrics string // the gate's
+}
+
+func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, err error) {
+	r := &rig{options: o, dir: dir, say: say, urls: map[string]string{}}
+	if r.options.seakeep, err = filepath.Abs(o.seakeep); err == nil {
+		_, err = os.Stat(r.options.seakeep)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("finding the program under test: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+	var opening error
+	say("bringing up three API servers on three etcd members")
+	r.lab, err = lab.Up(ctx, lab.Options{
+		Dir: filepath.Join(dir, "lab"), APIServers: servers, Etcd: servers,
+		EtcdServers: func(i int, members []string) []string {
+			l, err := link.To(strings.TrimPrefix(members[i], "https://"))
+			if err != nil {
+				opening = err
+				return members
+			}
+			r.etcd = append(r.etcd, l)
+			return []string{"https://" + l.Address()}
+		},
+	})
+	if err = errors.Join(err, opening); err != nil {
+		return nil, err
+	}
+	for _, kind := range []string{lab.KindKWOK, lab.KindScheduler, lab.KindControllerManager} {
+		if p, ok := r.lab.Process(kind); ok {
+			if err := p.Stop(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if r.roots, err = pki.LoadPool(r.lab.CAFile()); err != nil {
+		return nil, err
+	}
+	if err := r.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.startGate(ctx); err != nil {
+		return nil, err
+	}
+	return r, r.startHAProxy(ctx)
+}
+
+// Close takes everything down.
+func (r *rig) Close() {
+	if r.lab != nil {
+		if err := r.lab.Down(context.Background()); err != nil {
+			r.say("taking the control plane down: %v", err)
+		}
+	}
+	for _, l := range r.etcd {
+		l.Close()
+	}
+}
+
+// prepare makes the client's account.
+func (r *rig) prepare(ctx context.Context) error {
+	kube, err := kubernetes.NewForConfig(r.lab.RESTConfig(lab.Masters))
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	core := kube.CoreV1()
+	if _, err := core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("making the client's namespace: %w", err)
+	}
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: namespace},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: "client"}},
+	}
+	if _, err := kube.RbacV1().RoleBindings(namespace).Create(ctx, binding, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("granting the client its rights: %w", err)
+	}
+	if _, err := core.ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "client"}}, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("making the client's account: %w", err)
+	}
+	token, err := core.ServiceAccounts(namespace).CreateToken(ctx, "client", &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(4 * 3600))},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("making the client's token: %w", err)
+	}
+	r.token = token.Status.Token
+	return nil
+}
+
+func (r *rig) address() (string, error) {
+	port, err := r.lab.NextPort()
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
+}
+
+func (r *rig) startGate(ctx context.Context) error {
+	address, err := r.address()
+	if err != nil {
+		return err
+	}
+	if r.metrics, err = r.address(); err != nil {
+		return err
+	}
+	dir := filepath.Join(r.dir, gateName)
+	if err := os.MkdirAll(filepath.Join(dir, "state"), 0o700); err != nil {
+		return fmt.Errorf("making the gate's folder: %w", err)
+	}
+	keys := r.lab.PKI()
+	config := v1alpha1.GateConfiguration{
+		TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindGateConfiguration},
+		Listen:   v1alpha1.GateListen{Address: address, CertFile: keys.ServingCert, KeyFile: keys.ServingKey, MetricsAddress: r.metrics},
+		Identity: v1alpha1.GateIdentity{
+			ClientCAFile: keys.ClusterCA, ProxyCertFile: keys.FrontProxyCert, ProxyKeyFile: keys.FrontProxyKey,
+			ServiceAccounts: &v1alpha1.ServiceAccountKeys{Issuers: []string{lab.ServiceAccountIssuer}, KeyFiles: []string{keys.ServiceAccountKey}},
+		},
+		DefaultLimits: v1alpha1.Disabled, // one client offers what many would
+		Admin:         v1alpha1.GateAdmin{Socket: filepath.Join(dir, "admin.sock")},
+		StateDir:      filepath.Join(dir, "state"),
+	}
+	for i := range servers {
+		config.Upstreams = append(config.Upstreams, v1alpha1.GateUpstream{Name: fmt.Sprintf("server-%d", i), URL: r.lab.APIServerURL(i), CAFile: r.lab.CAFile()})
+	}
+	data, err := yaml.Marshal(config)
+	if err != nil {
+		return fmt.Errorf("encoding the gate's configuration: %w", err)
+	}
+	file := filepath.Join(dir, "gate.yaml")
+	if err := renameio.WriteFile(file, data, 0o600); err != nil {
+		return fmt.Errorf("writing the gate's configuration: %w", err)
+	}
+	return r.start(ctx, gateName, address, r.options.seakeep, "gate", "--config", file)
+}
+
+// haproxyConfig is what a careful team has: the server with the fewest connections, /readyz every second, out after two
+// failures, back after two successes. A check that is not answered within a second has failed.
+var haproxyConfig = template.Must(template.New("haproxy").Parse(`global
+  nbthread 1
+  maxconn 6000
+  ssl-default-bind-options ssl-min-ver TLSv1.2
+  ssl-default-server-options ssl-min-ver TLSv1.2
+defaults
+  mode http
+  http-reuse always
+  timeout connect 1s
+  timeout client 1h
+  timeout server 1h
+  timeout check 1s
+frontend clients
+  bind {{.Address}} ssl crt {{.Certificate}} alpn h2,http/1.1
+  default_backend apiservers
+backend apiservers
+  balance leastconn
+  option httpchk GET /readyz
+  http-check expect status 200
+  default-server ssl verify required ca-file {{.CAFile}} verifyhost localhost sni str(localhost) alpn h2,http/1.1 check inter 1s fastinter 500ms fall 2 rise 2
+{{range $i, $server := .Servers}}  server server-{{$i}} {{$server}}
+{{end}}`))
+
+func (r *rig) startHAProxy(ctx context.Context) error {
+	address, err := r.address()
+	if err != nil {
+		return err
+	}
+	program, err := baseline.HAProxy.Find()
+	if err != nil {
+		return err
+	}
+	both, err := r.combined()
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	values := struct {
+		Address, Certificate, CAFile string
+		Servers                      []string
+	}{Address: address, Certificate: both, CAFile: r.lab.CAFile()}
+	for i := range servers {
+		values.Servers = append(values.Servers, strings.TrimPrefix(r.lab.APIServerURL(i), "https://"))
+	}
+	if err := haproxyConfig.Execute(&text, values); err != nil {
+		return fmt.Errorf("writing HAProxy's configuration: %w", err)
+	}
+	file := filepath.Join(r.dir, "haproxy.cfg")
+	if err := renameio.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		return fmt.Errorf("writing HAProxy's configuration: %w", err)
+	}
+	return r.start(ctx, haproxyName, address, program, "-db", "-f", file)
+}
+
+// combined is the serving certificate and its key in one file.
+func (r *rig) combined() (string, error) {
+	var both []byte
+	for _, name := range []string{r.lab.PKI().ServingCert, r.lab.PKI().ServingKey} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return "", fmt.Errorf("reading %s: %w", name, err)
+		}
+		both = append(both, data...)
+	}
+	file := filepath.Join(r.dir, "haproxy.pem")
+	if err := renameio.WriteFile(file, both, 0o600); err != nil {
+		return "", fmt.Errorf("writing HAProxy's certificate: %w", err)
+	}
+	return file, nil
+}
+
+func (r *rig) start(ctx context.Context, name, address, program string, args ...string) error {
+	url := "https://" + address
+	ready := func(ctx context.Context) error { return r.get(ctx, r.client(), url+"/readyz") }
+	if _, err := r.lab.Run(ctx, lab.ProcessSpec{Name: name, Path: program, Args: args, Ready: ready}); err != nil {
+		return err
+	}
+	r.urls[name] = url
+	return nil
+}
+
+func (r *rig) client() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS12},
+	}}
+}
+
+func (r *rig) get(ctx context.Context, client *http.Client, url string) error {
+	defer client.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return errors.New(response.Status)
+	}
+	return nil
+}
