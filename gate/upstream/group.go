@@ -119,44 +119,43 @@ func outcomeOfError(ctx context.Context, err error, clientAtFault bool) choice.O
 // watches are the open watches of one server that may be ended so that they are opened again elsewhere.
 type watches struct {
 	mu   sync.Mutex
-	open map[*exchange]time.Time // since when
+	open map[*openWatch]struct{}
 }
 
-func (w *watches) add(x *exchange, now time.Time) {
+// openWatch is one of them. end ends it; the one who reads it sees the end that an API server's own would be.
+type openWatch struct {
+	end   context.CancelCauseFunc
+	since time.Time
+}
+
+// add keeps a watch until what it returns is called.
+func (w *watches) add(end context.CancelCauseFunc, now time.Time) (remove func()) {
+	o := &openWatch{end: end, since: now}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open == nil {
-		w.open = map[*exchange]time.Time{}
+		w.open = map[*openWatch]struct{}{}
 	}
-	w.open[x] = now
-}
-
-func (w *watches) remove(x *exchange) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.open, x)
+	w.open[o] = struct{}{}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.open, o)
+	}
 }
 
 // oldest are the watches that are open longest, at most n, and none that is younger than minWatch.
-func (w *watches) oldest(n int, now time.Time) []*exchange {
-	type watch struct {
-		x     *exchange
-		since time.Time
-	}
+func (w *watches) oldest(n int, now time.Time) []*openWatch {
 	w.mu.Lock()
-	var old []watch
-	for x, since := range w.open {
-		if now.Sub(since) >= minWatch {
-			old = append(old, watch{x, since})
+	var old []*openWatch
+	for o := range w.open {
+		if now.Sub(o.since) >= minWatch {
+			old = append(old, o)
 		}
 	}
 	w.mu.Unlock()
-	slices.SortFunc(old, func(a, b watch) int { return a.since.Compare(b.since) })
-	var chosen []*exchange
-	for _, o := range old[:min(n, len(old))] {
-		chosen = append(chosen, o.x)
-	}
-	return chosen
+	slices.SortFunc(old, func(a, b *openWatch) int { return a.since.Compare(b.since) })
+	return old[:min(n, len(old))]
 }
 
 func (w *watches) count() int {

@@ -254,8 +254,8 @@ func (k *Keeper) evenOut(now time.Time) {
 			continue
 		}
 		ended := servers[i].watches.oldest(n, now)
-		for _, x := range ended {
-			x.cancel(fmt.Errorf("%w: %w", ErrEndStream, errEvenedOut))
+		for _, watch := range ended {
+			watch.end(fmt.Errorf("%w: %w", ErrEndStream, errEvenedOut))
 		}
 		k.metrics.moved.Add(float64(len(ended)))
 	}

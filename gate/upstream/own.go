@@ -20,7 +20,7 @@ import (
 // identity they carry is replaced. Answers come as the API server sent them, not decompressed.
 //
 // A LIST or GET with resourceVersion=0 may be answered by an API server that has lost its etcd; nothing else is sent to
-// one. A watch or a request that waits for a server holds its place there until its body is closed.
+// one. A watch with bookmarks may be ended, as an API server ends one, to be opened at another. A watch or a request that waits for a server holds its place there until its body is closed.
 //
 // It has no time limit of its own: whoever calls bounds the request by its context. A request is sent to the next server
 // only while nothing of it was sent.
@@ -44,7 +44,17 @@ type own struct {
 
 // RoundTrip implements http.RoundTripper.
 func (o *own) RoundTrip(in *http.Request) (*http.Response, error) {
-	r := in.Clone(in.Context())
+	ctx, end := context.WithCancelCause(in.Context())
+	response, err := o.send(in.Clone(ctx), end)
+	if err != nil {
+		end(nil)
+	}
+	return response, err
+}
+
+// send asks one server after the other until one can be reached. end ends the request's context, and is called when the
+// answer's body is closed.
+func (o *own) send(r *http.Request, end context.CancelCauseFunc) (*http.Response, error) {
 	r.URL.Scheme = "https"
 	r.Host = ""
 	r.Header.Del("Authorization")
@@ -67,7 +77,13 @@ func (o *own) RoundTrip(in *http.Request) (*http.Response, error) {
 		}
 		response, err := shared(transport, r)
 		if err == nil {
-			call.answered(response, r.URL.RawQuery, func() {})
+			if call.want.Stream && response.StatusCode == http.StatusOK && bookmarks(r.URL.RawQuery) {
+				response.Body = &watchBody{ReadCloser: response.Body, ended: func() error { return context.Cause(r.Context()) }}
+				remove := call.server.watches.add(end, time.Now())
+				call.answered(response, r.URL.RawQuery, func() { remove(); end(nil) })
+				return response, nil
+			}
+			call.answered(response, r.URL.RawQuery, func() { end(nil) })
 			return response, nil
 		}
 		call.failed(outcomeOfError(r.Context(), err, false))

@@ -250,8 +250,7 @@ func (t *transport) send(r *http.Request, x *exchange) (*http.Response, error) {
 		if err == nil {
 			then := func() {}
 			if response.StatusCode == http.StatusOK && movable(x.flow, r.URL.RawQuery) {
-				server.watches.add(x, time.Now())
-				then = func() { server.watches.remove(x) }
+				then = server.watches.add(x.cancel, time.Now())
 			}
 			call.answered(response, r.URL.RawQuery, then)
 			return response, nil

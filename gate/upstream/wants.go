@@ -87,7 +87,11 @@ func patient(query string) bool { return !strings.Contains(query, "timeout=") }
 // movable is true for a watch that may be ended so that it is opened again elsewhere. With bookmarks it goes on from a
 // recent version and the API server sends nothing twice; without, its version may be gone, and it would read everything.
 func movable(f *flow.Request, query string) bool {
-	if f.Verb != "watch" || f.Upgrade || !strings.Contains(query, "allowWatchBookmarks") {
+	return f.Verb == "watch" && !f.Upgrade && bookmarks(query)
+}
+
+func bookmarks(query string) bool {
+	if !strings.Contains(query, "allowWatchBookmarks") {
 		return false
 	}
 	q, err := url.ParseQuery(query)
