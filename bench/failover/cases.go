@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,9 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 			r.say("%s, %s", fault.name, contender)
 			o := r.turn(ctx, contender, func() { fault.do(r) })
 			r.etcd[servers-1].Restore()
+			if o.early > 0 {
+				return fmt.Errorf("%d writes through %s failed before anything was broken, the first with: %w", o.early, contender, o.err)
+			}
 			r.say("%s: %d of %d failed, the last was sent %.2f s after the fault", contender, o.failed, o.offered, o.last.Seconds())
 			failed.Add(contender, 100*float64(o.failed)/float64(o.offered))
 			last.Add(contender, o.last.Seconds())
@@ -91,6 +95,9 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 type outcome struct {
 	offered, failed int
 	last            time.Duration // since the fault
+	// early counts writes that failed before the fault: whoever has any is not set up well, and nothing is measured.
+	early int
+	err   error
 }
 
 // turn offers writes through a contender and breaks what is to be broken in their midst.
@@ -117,7 +124,12 @@ func (r *rig) turn(ctx context.Context, contender string, fault func()) outcome 
 		if sent.Sub(broken) >= 0 && !broken.IsZero() {
 			o.offered++
 		}
-		if err != nil && !broken.IsZero() { // one that was under way when it broke counts too
+		switch {
+		case err == nil:
+		case broken.IsZero():
+			o.early++
+			o.err = cmp.Or(o.err, err)
+		default: // one that was under way when it broke counts too
 			o.failed++
 			o.last = max(o.last, sent.Sub(broken))
 		}

@@ -208,9 +208,10 @@ frontend clients
   default_backend apiservers
 backend apiservers
   balance leastconn
-  option httpchk GET /readyz
+  option httpchk
+  http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host localhost
   http-check expect status 200
-  default-server ssl verify required ca-file {{.CAFile}} verifyhost localhost sni str(localhost) alpn h2,http/1.1 check inter 1s fastinter 500ms fall 2 rise 2
+  default-server ssl verify required ca-file {{.CAFile}} verifyhost localhost sni str(localhost) alpn h2,http/1.1 check check-alpn http/1.1 check-sni localhost inter 1s fastinter 500ms fall 2 rise 2
 {{range $i, $server := .Servers}}  server server-{{$i}} {{$server}}
 {{end}}`))
 
