@@ -206,7 +206,7 @@ func TestAnswersAreStocksWhileObjectsChange(t *testing.T) {
 	defer churning.Wait()
 	defer stop()
 
-	n := 3000
+	n := 10_000
 	for q := range differential.Queries(r.world, "cluster.local.", 4) {
 		if n--; n < 0 {
 			break
