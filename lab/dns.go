@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -192,6 +194,37 @@ func (l *Lab) startNodeCaches(ctx context.Context, d *DNS, path string, o DNSOpt
 		Ready:  func(ctx context.Context) error { return allAnswer(ctx, d.CacheAddrs) },
 	})
 	return err
+}
+
+// reloaded is what CoreDNS writes when it runs with what it has read again.
+const reloaded = "Reloading complete"
+
+// Reload makes a DNS server read its configuration again, and returns when it has. Its caches are empty then; its sockets
+// stay, so that no query is lost.
+func (p *Process) Reload(ctx context.Context) error {
+	before, err := os.Stat(p.LogFile())
+	if err == nil {
+		err = p.Signal(syscall.SIGUSR1)
+	}
+	if err != nil {
+		return fmt.Errorf("reloading %s: %w", p.Name, err)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		log, err := os.ReadFile(p.LogFile())
+		if err != nil {
+			return fmt.Errorf("reloading %s: %w", p.Name, err)
+		}
+		if bytes.Contains(log[min(before.Size(), int64(len(log))):], []byte(reloaded)) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("reloading %s: %w; its log is %s", p.Name, context.Cause(ctx), p.LogFile())
+		}
+	}
 }
 
 // allAnswer wants any answer from each DNS server: they begin to listen one after the other.

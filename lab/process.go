@@ -232,37 +232,6 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// reloaded is what CoreDNS writes when it runs with what it has read again.
-const reloaded = "Reloading complete"
-
-// Reload makes a DNS server read its configuration again, and returns when it has. Its caches are empty then; its sockets
-// stay, so that no query is lost.
-func (p *Process) Reload(ctx context.Context) error {
-	before, err := os.Stat(p.LogFile())
-	if err == nil {
-		err = p.Signal(syscall.SIGUSR1)
-	}
-	if err != nil {
-		return fmt.Errorf("reloading %s: %w", p.Name, err)
-	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		log, err := os.ReadFile(p.LogFile())
-		if err != nil {
-			return fmt.Errorf("reloading %s: %w", p.Name, err)
-		}
-		if bytes.Contains(log[min(before.Size(), int64(len(log))):], []byte(reloaded)) {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("reloading %s: %w; its log is %s", p.Name, context.Cause(ctx), p.LogFile())
-		}
-	}
-}
-
 // signal reaches the whole process group. The run has not been reaped while done is open, so the pid is its own.
 func (r *run) signal(sig syscall.Signal) {
 	select {

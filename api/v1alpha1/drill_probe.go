@@ -22,8 +22,9 @@ type DrillProbe struct {
 	Controllers *RequestProbe `json:"controllers,omitempty"`
 	// Leases watches the renewals of node leases. Series: renewal, overdue.
 	Leases *LeasesProbe `json:"leases,omitempty"`
-	// DNS asks for names. Series: cached (through the node caches, asked before), unique (through the node caches, not
-	// asked before), afterRestart (the cluster DNS itself, once it was restarted).
+	// DNS asks for names as a resolver does, a second time after a failure. Series: cached (through the node caches, asked
+	// before), unique (through the node caches, not asked before), afterRestart (the cluster DNS itself, once it was
+	// restarted).
 	DNS *RequestProbe `json:"dns,omitempty"`
 	// Readyz asks every API server whether it is ready. Series: readyz.
 	Readyz *RequestProbe `json:"readyz,omitempty"`

@@ -32,10 +32,10 @@ type probe struct {
 	spec      v1alpha1.RequestProbe
 	target    drill.Target
 	drill     *v1alpha1.Drill
-	restarted []<-chan struct{}
+	restarted <-chan struct{} // for the first time; nil: never
 }
 
-// New returns the probe. It learns from the timeline which steps restart the cluster DNS.
+// New returns the probe. It learns from the timeline which step is the first to restart the cluster DNS.
 func New(spec v1alpha1.RequestProbe, env drill.Env) (drill.Probe, error) {
 	if len(env.Target.DNS().Cluster) == 0 {
 		return nil, errors.New("the target has no cluster DNS")
@@ -43,8 +43,8 @@ func New(spec v1alpha1.RequestProbe, env drill.Env) (drill.Probe, error) {
 	p := &probe{spec: spec, target: env.Target, drill: env.Drill}
 	for _, s := range env.Drill.Timeline {
 		c := s.Action.Component
-		if c != nil && (c.Name == "dns" || strings.HasPrefix(c.Name, "dns-")) && c.Op != v1alpha1.ComponentStop {
-			p.restarted = append(p.restarted, env.StepDone(s.Name))
+		if p.restarted == nil && c != nil && (c.Name == "dns" || strings.HasPrefix(c.Name, "dns-")) && c.Op != v1alpha1.ComponentStop {
+			p.restarted = env.StepDone(s.Name)
 		}
 	}
 	return p, nil
@@ -68,18 +68,16 @@ func (p *probe) Run(ctx context.Context, sink drill.Sink) error {
 			p.once(ctx, sink, Unique, onNode(caches, n/names), cachedNames+n%names, due)
 		})
 	})
-	for _, restarted := range p.restarted {
-		series.Go(func() {
-			select {
-			case <-ctx.Done():
-				return
-			case <-restarted:
-			}
-			drill.OpenLoop(ctx, p.spec.Interval.Duration, func(ctx context.Context, n int, due time.Time) {
-				p.once(ctx, sink, AfterRestart, balanced(p.target.DNS().Cluster, n), n%p.drill.Fixtures.Services, due)
-			})
+	series.Go(func() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.restarted:
+		}
+		drill.OpenLoop(ctx, p.spec.Interval.Duration, func(ctx context.Context, n int, due time.Time) {
+			p.once(ctx, sink, AfterRestart, balanced(p.target.DNS().Cluster, n), n%p.drill.Fixtures.Services, due)
 		})
-	}
+	})
 	series.Wait()
 	return nil
 }
