@@ -40,7 +40,8 @@ func (n *numbers) all() []*result.Runs {
 }
 
 func (n *numbers) add(contender string, got *reading) {
-	delivered := float64(got.Delivered)
+	// CPU is spent on answers under way too, so it is divided by those in part.
+	answers := got.InPart() * got.Seconds
 	n.delivered.Add(contender, got.PerSecond())
 	n.inPart.Add(contender, got.InPart())
 	n.refused.Add(contender, float64(got.Refused+got.Failed+got.Wrong)/got.Seconds)
@@ -51,14 +52,16 @@ func (n *numbers) add(contender string, got *reading) {
 	if got.upstream.reads > 0 {
 		n.each.Add(contender, got.upstream.each())
 	}
-	if delivered > 0 {
+	if got.Delivered > 0 {
 		n.took.Add(contender, got.P50)
-		n.cpu.Add(contender, got.cpu.server/delivered*1000)
+	}
+	if answers > 0 {
+		n.cpu.Add(contender, got.cpu.server/answers*1000)
 	}
 	if contender != directName {
 		n.memory.Add(contender, float64(got.peak)/(1<<20))
-		if delivered > 0 {
-			n.proxy.Add(contender, got.cpu.proxy/delivered*1000)
+		if answers > 0 {
+			n.proxy.Add(contender, got.cpu.proxy/answers*1000)
 		}
 	}
 	if got.Failed+got.Wrong > 0 {

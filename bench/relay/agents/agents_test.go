@@ -164,3 +164,18 @@ func TestRunCountsWhatIsComplete(t *testing.T) {
 		t.Error("a run that was interrupted has a result")
 	}
 }
+
+// Marks may be cut anywhere.
+func TestTally(t *testing.T) {
+	for size := 1; size < 60; size++ {
+		var got tally
+		for rest := []byte(two); len(rest) > 0; {
+			n := min(size, len(rest))
+			got.add(rest[:n])
+			rest = rest[n:]
+		}
+		if n, err := got.objects(); n != 2 || err != nil {
+			t.Errorf("in pieces of %d: %d objects, %v", size, n, err)
+		}
+	}
+}

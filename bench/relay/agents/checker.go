@@ -18,8 +18,8 @@ type body struct {
 	objects int // of a stream only; what a LIST has, the checker knows by its hash
 }
 
-// checker finds out whether answers are complete. Many are the same bytes: of each kind one is kept, unpacked and
-// counted, and the others are known by their hash. What is never counted is not complete. Unpacking waits until nothing is
+// checker finds out whether answers are complete. What comes unpacked is counted as it comes. Of what comes packed many are
+// the same bytes: one is kept, unpacked and counted, and the others are known by their hash. What is never counted is not complete. Unpacking waits until nothing is
 // measured any more: it would take the CPU from whoever answers.
 type checker struct {
 	objects int
@@ -61,18 +61,21 @@ func (c *checker) read(r io.Reader, packed bool) (got body, ended time.Time, err
 	}
 	_, _ = hash.Write((*buffer)[:n])
 	got.bytes = int64(n)
-	first := hash.Sum64()
-	keep := c.keep(first)
 	var whole []byte
+	var plain tally
+	plain.add((*buffer)[:n])
+	keep := packed && c.keep(hash.Sum64(), int64(n))
 	if keep {
 		whole = append(whole, (*buffer)[:n]...)
-		c.grow(int64(n))
 	}
 	for err == nil {
 		n, err = r.Read(*buffer)
 		_, _ = hash.Write((*buffer)[:n])
 		got.bytes += int64(n)
-		if keep {
+		switch {
+		case !packed:
+			plain.add((*buffer)[:n])
+		case keep:
 			if keep = c.grow(int64(n)); keep {
 				whole = append(whole, (*buffer)[:n]...)
 			}
@@ -84,23 +87,25 @@ func (c *checker) read(r io.Reader, packed bool) (got body, ended time.Time, err
 		c.release(int64(len(whole)))
 		return got, ended, err
 	}
-	if keep && packed && c.put(got, whole) {
+	if !packed {
+		objects, err := plain.objects()
+		c.note(got, objects, err)
 		return got, ended, nil
 	}
-	if keep && !packed {
-		c.judge(got, whole, false)
+	if !keep || !c.put(got, whole) {
+		c.release(int64(len(whole)))
 	}
-	c.release(int64(len(whole)))
 	return got, ended, nil
 }
 
-func (c *checker) keep(first uint64) bool {
+func (c *checker) keep(first uint64, n int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.keeping[first] >= keepers || c.kept >= mostKept {
+	if c.keeping[first] >= keepers || c.kept+n > mostKept {
 		return false
 	}
 	c.keeping[first]++
+	c.kept += n
 	return true
 }
 
@@ -132,15 +137,20 @@ func (c *checker) put(got body, whole []byte) bool {
 	return true
 }
 
-func (c *checker) judge(got body, whole []byte, packed bool) {
+// judge unpacks a kept body and notes what it is.
+func (c *checker) judge(got body, whole []byte) {
+	objects, err := unpacked(whole)
+	c.note(got, objects, err)
 	c.mu.Lock()
-	_, known := c.verdicts[got]
-	c.mu.Unlock()
-	if known {
-		return
-	}
+	defer c.mu.Unlock()
+	delete(c.packed, got)
+	c.kept -= int64(len(whole))
+}
+
+// note keeps what a body was found to be.
+func (c *checker) note(got body, objects int, err error) {
 	verdict := ""
-	if objects, err := count(whole, packed); err != nil {
+	if err != nil {
 		verdict = err.Error()
 	} else if objects != c.objects {
 		verdict = fmt.Sprintf("%d objects instead of %d", objects, c.objects)
@@ -148,10 +158,6 @@ func (c *checker) judge(got body, whole []byte, packed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.verdicts[got] = verdict
-	if _, waited := c.packed[got]; waited {
-		delete(c.packed, got)
-		c.kept -= int64(len(whole))
-	}
 }
 
 // complete says whether an answer was, and if not, why.
@@ -160,7 +166,7 @@ func (c *checker) complete(got body) (bool, string) {
 	whole := c.packed[got]
 	c.mu.Unlock()
 	if whole != nil {
-		c.judge(got, whole, true)
+		c.judge(got, whole)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,22 +182,45 @@ var (
 	listEnd  = []byte("]}\n")
 )
 
-// count unpacks a LIST in JSON and counts its objects: each begins as the API server begins them, and the last bytes
-// close the list.
-func count(whole []byte, packed bool) (int, error) {
-	if packed {
-		z, err := gzip.NewReader(bytes.NewReader(whole))
-		if err != nil {
-			return 0, fmt.Errorf("unpacking: %w", err)
-		}
-		if whole, err = io.ReadAll(z); err != nil { // its checksum and its length are at the end
-			return 0, fmt.Errorf("unpacking: %w", err)
-		}
+// unpacked counts the objects of a packed LIST in JSON.
+func unpacked(whole []byte) (int, error) {
+	z, err := gzip.NewReader(bytes.NewReader(whole))
+	if err != nil {
+		return 0, fmt.Errorf("unpacking: %w", err)
 	}
-	if !bytes.HasSuffix(whole, listEnd) {
+	if whole, err = io.ReadAll(z); err != nil { // its checksum and its length are at the end
+		return 0, fmt.Errorf("unpacking: %w", err)
+	}
+	var t tally
+	t.add(whole)
+	return t.objects()
+}
+
+// tally counts the objects of a LIST in JSON as its bytes come: each begins as the API server begins them, and the last
+// bytes close the list.
+type tally struct {
+	n    int
+	tail []byte // the last bytes, in which a mark may have begun
+}
+
+func (t *tally) add(p []byte) {
+	t.n += bytes.Count(p, itemMark)
+	// What straddles: fewer bytes of either side than a mark has.
+	border := append(t.tail[:len(t.tail):len(t.tail)], p[:min(len(p), len(itemMark)-1)]...)
+	if len(t.tail) > 0 {
+		t.n += bytes.Count(border, itemMark)
+	}
+	if len(p) < len(itemMark)-1 {
+		p = border
+	}
+	t.tail = append([]byte(nil), p[max(0, len(p)-len(itemMark)+1):]...)
+}
+
+func (t *tally) objects() (int, error) {
+	if !bytes.HasSuffix(t.tail, listEnd) {
 		return 0, errors.New("its last bytes do not close a list")
 	}
-	return bytes.Count(whole, itemMark), nil
+	return t.n, nil
 }
 
 // initialEventsEnd is in the bookmark that ends the initial events.
