@@ -4,4 +4,4 @@ package plugin
 
 import "time"
 
-func nap(d time.Duration) { time.Sleep(d) }
+func nap(d time.Duration, _ bool) { time.Sleep(d) }
