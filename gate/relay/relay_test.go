@@ -265,6 +265,7 @@ relay:
 	if err := server.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { start(t, []*lab.Process{server}) }) // other tests have the same lab
 	again := gatetest.Serve(t, l, file)
 	var during *corev1.ServiceList
 	eventually(t, "the services are served without an API server", func() bool {

@@ -25,8 +25,6 @@ const undone = "undone"
 func TestEtcdRestoredFromABackup(t *testing.T) {
 	l := lab.Start(t, lab.Options{})
 	lane := gatetest.Open(t, l, gatetest.Options{More: everything})
-	// The lane looks for what is left of it when it ends; processes started again are not the lane's.
-	t.Cleanup(func() { stop(t, l) })
 	maps := lane.Client(lab.Admin).CoreV1().ConfigMaps("default")
 	read := func(version string) (uint64, bool, error) {
 		list, err := maps.List(t.Context(), metav1.ListOptions{ResourceVersion: version})
@@ -95,7 +93,7 @@ func stop(t *testing.T, l *lab.Lab) []*lab.Process {
 		if !ok {
 			t.Fatalf("the lab has no %s", name)
 		}
-		if err := p.Stop(context.WithoutCancel(t.Context())); err != nil {
+		if err := p.Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		processes = append([]*lab.Process{p}, processes...)
@@ -106,7 +104,7 @@ func stop(t *testing.T, l *lab.Lab) []*lab.Process {
 func start(t *testing.T, processes []*lab.Process) {
 	t.Helper()
 	for _, p := range processes {
-		if err := p.Start(t.Context()); err != nil {
+		if err := p.Start(context.WithoutCancel(t.Context())); err != nil {
 			t.Fatal(err)
 		}
 	}

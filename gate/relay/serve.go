@@ -158,8 +158,11 @@ func (d *delivery) run(ctx context.Context) error {
 	copyHeader(d.w.Header(), d.batch.Data.header)
 	d.w.WriteHeader(d.batch.Data.code)
 	flusher := http.NewResponseController(d.w)
-	mine := &turn{of: d.relay.turns}
-	defer mine.lose()
+	var mine *turn
+	if !d.batch.Data.body.Within(turnless) {
+		mine = &turn{of: d.relay.turns}
+		defer mine.lose()
+	}
 	for {
 		if !d.reader.Ready() {
 			_ = flusher.Flush() // what is there should not wait for what is not

@@ -63,6 +63,13 @@ func (b *Body) Size() int64 {
 	return b.size
 }
 
+// Within is true when the body has ended and has at most n bytes.
+func (b *Body) Within(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ended && b.size <= n
+}
+
 // Space returns room to write into, which Commit then publishes. When the budget is used up it drops what is in the way, as
 // the package says, and waits for readers, but no longer than patience without any of them going on.
 func (b *Body) Space(ctx context.Context, patience time.Duration) ([]byte, error) {
