@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/seakeep/seakeep/gate/gatetest"
+	"github.com/seakeep/seakeep/gate/relay/survive"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -371,6 +372,28 @@ func TestOutage(t *testing.T) {
 		}
 	})
 	noSecrets(t, dir)
+}
+
+// A gate that finds another cluster's files drops them, and their grants, as soon as an API server says who it is.
+func TestAnotherClustersFilesAreDropped(t *testing.T) {
+	s := launch(t, lab.Options{})
+	dir := t.TempDir()
+	survive.SaveForeign(t, dir, "11111111-2222-3333-4444-555555555555", "jane")
+	n := openFront(t, s.Lab, dir, options{})
+	services, err := s.admin.CoreV1().Services("").List(t.Context(), metav1.ListOptions{})
+	check(t, err)
+	eventually(t, "this cluster's services took the place of the other's", 20*time.Second, func() bool {
+		status := n.Status()
+		return status.Resources[2].Resource == "services" && status.Resources[2].Objects == len(services.Items) && status.Grants == 0
+	})
+	if !strings.Contains(n.log.String(), "another cluster") {
+		t.Error("nobody is told")
+	}
+	n.stop()
+	again := openFront(t, s.Lab, dir, options{})
+	if status := again.Status(); status.Resources[2].Objects != len(services.Items) || status.Grants != 0 {
+		t.Errorf("on disk: %+v", status)
+	}
 }
 
 type warnings struct{ all *[]string }
