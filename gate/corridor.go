@@ -65,12 +65,14 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel(nil)
 	end := func(cause error) { cancel(fmt.Errorf("%w: %w", upstream.ErrEndStream, cause)) }
 	seen.enter(tracing.Limit)
-	pass, rejection := c.gate.limits.Admit(f, end)
+	admit := c.gate.limits.Admit
+	shared := c.gate.relaying.Load().shares(r, f)
+	if shared {
+		admit = c.gate.limits.AdmitShared
+	}
+	pass, rejection := admit(f, end)
 	if rejection != nil {
-		outcome := ledger.Outcome{Code: rejection.Code, RejectedBy: reasonOf(rejection) + ":" + rejection.Rule}
-		c.gate.ledger.Record(f, outcome)
-		seen.refused(f, &outcome)
-		upstream.WriteStatus(w, rejection.Status())
+		c.reject(w, seen, f, rejection)
 		return
 	}
 	defer pass.Done()
@@ -111,6 +113,14 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.gate.ledger.Record(f, outcome)
 	}
 	if !c.share(metered, r.WithContext(ctx), f, seen, done) {
+		if shared && !c.gate.limits.SqueezedUntil().IsZero() {
+			own, rejection := c.gate.limits.Admit(f, end)
+			if rejection != nil {
+				c.reject(w, seen, f, rejection)
+				return
+			}
+			defer own.Done()
+		}
 		if f.LongRunning {
 			c.gate.ledger.Opened(f)
 		}
@@ -123,6 +133,14 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		})
 	}
 	metered.complete()
+}
+
+// reject answers a request that the limits turned away.
+func (c corridor) reject(w http.ResponseWriter, seen *observation, f *flow.Request, rejection *limit.Rejection) {
+	outcome := ledger.Outcome{Code: rejection.Code, RejectedBy: reasonOf(rejection) + ":" + rejection.Rule}
+	c.gate.ledger.Record(f, outcome)
+	seen.refused(f, &outcome)
+	upstream.WriteStatus(w, rejection.Status())
 }
 
 // share lets the relay answer, and says whether it did.

@@ -130,6 +130,11 @@ func (r *relaying) observed(req *http.Request, f *flow.Request, code int) {
 	}
 }
 
+// shares says whether a request is of the kind that is answered from shared reads; whether it is, depends on who asks.
+func (r *relaying) shares(req *http.Request, f *flow.Request) bool {
+	return r != nil && r.relay.Shares(req, f)
+}
+
 // close ends the relay, unless it is also the other's.
 func (r *relaying) close(other *relaying) {
 	if r != nil && r != other {

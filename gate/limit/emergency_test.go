@@ -145,6 +145,42 @@ func TestPassthrough(t *testing.T) {
 	reject(t, e, request("a", get), ReasonBlocked)
 }
 
+// What many get of one read is no load; without this a squeeze turned away the agents that the relay had made harmless.
+func TestSqueezeLeavesSharedReadsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := New(Options{})
+		shared := func(options ...func(*flow.Request)) (context.Context, *Pass) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			p, rejection := e.AdmitShared(request("a", options...), cancel)
+			if rejection != nil {
+				t.Fatalf("a shared request was turned away: %+v", rejection)
+			}
+			return ctx, p
+		}
+		list, first := shared()
+		if n := e.Squeeze(time.Now().Add(5 * time.Second)); n != 0 || list.Err() != nil {
+			t.Errorf("a squeeze ended %d shared requests", n)
+		}
+		passes := []*Pass{first}
+		for range 50 {
+			_, p := shared()
+			_, q := shared(watch)
+			passes = append(passes, p, q)
+		}
+		admit(t, e, request("a")).Done() // and its own place is still there
+		for _, p := range passes {
+			p.Done()
+		}
+		// Other rules hold.
+		block := emergencyOf(v1alpha1.EmergencyBlock, time.Now().Add(time.Hour))
+		block.Match.Users = []string{"a"}
+		setEmergency(t, e, block)
+		if _, rejection := e.AdmitShared(request("a"), func(error) {}); rejection == nil || rejection.Reason != string(ReasonBlocked) {
+			t.Errorf("a blocked caller's shared request: %+v", rejection)
+		}
+	})
+}
+
 func TestSqueeze(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := New(Options{})

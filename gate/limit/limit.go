@@ -98,7 +98,18 @@ func (e *Engine) Configure(rules, shipped []v1alpha1.LimitRule) error {
 // It takes about a microsecond, except that a request which finds only the places of its bucket taken may wait up to
 // a second for one.
 func (e *Engine) Admit(f *flow.Request, cancel context.CancelCauseFunc) (*Pass, *Rejection) {
-	p := &Pass{engine: e, flow: f, cancel: cancel}
+	return e.admit(&Pass{engine: e, flow: f, cancel: cancel})
+}
+
+// AdmitShared is Admit for a request that is going to be answered from what the gate reads once for many. It takes next to
+// nothing from the break-glass lane, so a squeeze leaves it alone; all other rules hold. A request that is then forwarded
+// after all needs Admit.
+func (e *Engine) AdmitShared(f *flow.Request, cancel context.CancelCauseFunc) (*Pass, *Rejection) {
+	return e.admit(&Pass{engine: e, flow: f, cancel: cancel, shared: true})
+}
+
+func (e *Engine) admit(p *Pass) (*Pass, *Rejection) {
+	f := p.flow
 	p.holds = p.inline[:0]
 	s := newSubject(f)
 	for {
@@ -132,7 +143,7 @@ func (e *Engine) decide(emergency *emergencySet, p *Pass, s *subject) *Rejection
 			return r
 		}
 	}
-	if e.squeeze.active(now) {
+	if e.squeeze.active(now) && !p.shared {
 		if r := e.decideSqueezed(p, s, now); r != nil {
 			return r
 		}

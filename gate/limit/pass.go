@@ -21,6 +21,8 @@ type Pass struct {
 
 	shard      *shard
 	prev, next *Pass
+	// shared requests are answered from what the gate reads for many.
+	shared bool
 }
 
 // hold is what a pass has of one bucket.

@@ -58,7 +58,8 @@ const squeezeRule = "break-glass"
 // Squeeze makes room for the break-glass lane until the given time. When it begins, the LISTs in flight and the initial
 // events of watches are ended; while it lasts, the never-delayed requests are admitted, and of the others a few at once,
 // and no new stream. Open watches stay: to open them again would cost more than they do. A later call prolongs the
-// squeeze, or ends it earlier, and ends no request.
+// squeeze, or ends it earlier, and ends no request. What is answered from shared reads is none of its business: there is one
+// read at a time, however many get it.
 func (e *Engine) Squeeze(until time.Time) (ended int) {
 	now := e.clock()
 	wasActive := e.squeeze.active(now)
@@ -73,7 +74,7 @@ func (e *Engine) Squeeze(until time.Time) (ended int) {
 	ended = e.endMatching(func(p *Pass) error {
 		// A watch that is still sending what exists costs what a LIST costs.
 		reading := p.flow.Verb == "list" || p.flow.InitialEvents && !p.freed.Load()
-		if s := newSubject(p.flow); !reading || s.Lane == flow.BreakGlass || e.squeeze.exempts(&s) {
+		if s := newSubject(p.flow); !reading || p.shared || s.Lane == flow.BreakGlass || e.squeeze.exempts(&s) {
 			return nil
 		}
 		return &EndedError{Rule: squeezeRule, Why: reasonText[ReasonSqueezed]}

@@ -173,6 +173,12 @@ func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, f *flow.Request,
 	return why == ""
 }
 
+// Shares says whether a request is of the kind that Serve answers. It costs no more than a look.
+func (r *Relay) Shares(req *http.Request, f *flow.Request) bool {
+	a, why := r.settings.classify(req, f)
+	return a != nil && why == ""
+}
+
 // may says whether this very request may be answered with what the gate reads.
 func (r *Relay) may(req *http.Request, f *flow.Request) reason {
 	if r.budget.Tight() && !r.evict() {
