@@ -98,6 +98,10 @@ func (r *Relay) read(ctx context.Context, cancel context.CancelCauseFunc, e *ent
 	}
 }
 
+// memoryPatience is how long, while memory is short, an answer may hold it without any of its readers going on. A reader at
+// 10 KB/s takes a chunk in less.
+const memoryPatience = 10 * time.Second
+
 // ask sends the batch's request.
 func (r *Relay) ask(ctx context.Context, e *entry, b *batch) (*http.Response, error) {
 	target := "https://api" + e.key.path
@@ -156,7 +160,7 @@ func (in *intake) run() error {
 		in.head()
 	}
 	for {
-		space, err := a.body.Space(in.ctx, in.relay.patience())
+		space, err := a.body.Space(in.ctx, memoryPatience)
 		if err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func watchStatus(w *watch.Status) WatchStatus {
 	}
 	return WatchStatus{
 		Resource: schema.GroupResource{Group: w.Group, Resource: w.Resource}.String(),
-		Path:     w.Path, Query: query.Encode(), MediaType: w.Accept, Filtered: w.Filtered, Subscribers: w.Readers,
+		Path:     w.Path, Query: query.Encode(), MediaType: w.Accept, Filtered: w.Filtered, Subscribers: w.Readers, Events: w.Received, Delivered: w.Delivered, Dropped: w.Dropped,
 		RingEvents: w.Events, RingBytes: int64(w.Bytes), Oldest: strconv.FormatUint(w.Floor, 10), Newest: strconv.FormatUint(w.Head, 10),
 	}
 }

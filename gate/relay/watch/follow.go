@@ -263,7 +263,7 @@ func (x *follower) stream(s *source, p position) (verdict, error) {
 	x.joined = time.Now()
 	for {
 		next := x.take(s, &p)
-		if err := x.write(); err != nil {
+		if err := x.write(s); err != nil {
 			return over, err
 		}
 		x.version = p.version
@@ -295,8 +295,8 @@ func after(d time.Duration) <-chan struct{} {
 	return done
 }
 
-// write writes the batch, and lets go of it.
-func (x *follower) write() error {
+// write writes the batch, which is of the source, and lets go of it.
+func (x *follower) write(s *source) error {
 	for i, b := range x.batch {
 		if _, err := x.w.Write(b); err != nil {
 			return wrote(err)
@@ -304,6 +304,7 @@ func (x *follower) write() error {
 		x.batch[i] = nil
 	}
 	x.hub.metrics.delivered.Add(float64(len(x.batch)))
+	s.delivered.Add(int64(len(x.batch)))
 	return nil
 }
 
@@ -328,6 +329,7 @@ func (x *follower) take(s *source, p *position) next {
 				return next{verdict: again}
 			}
 			x.hub.metrics.dropped.Inc()
+			s.dropped.Add(1)
 			return next{}
 		case elsewhere:
 			return next{verdict: again}

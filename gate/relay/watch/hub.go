@@ -277,6 +277,10 @@ type Status struct {
 	Floor  uint64    `json:"floor"`
 	Head   uint64    `json:"head"`
 	Since  time.Time `json:"since"`
+	// Received came from the API server, bookmarks included; Delivered was written to readers; Dropped readers were too slow.
+	Received  int64 `json:"received"`
+	Delivered int64 `json:"delivered"`
+	Dropped   int64 `json:"dropped"`
 	// Resumed is how often the upstream watch ended and was taken up again.
 	Resumed int `json:"resumed,omitempty"`
 }

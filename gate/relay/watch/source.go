@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seakeep/seakeep/gate/relay/frame"
@@ -18,6 +19,9 @@ type source struct {
 	since  time.Time
 	ctx    context.Context
 	cancel context.CancelFunc
+
+	// For Status.
+	received, delivered, dropped atomic.Int64
 
 	// opened is closed when the API server has answered for the first time, or the source has ended without.
 	opened chan struct{}
@@ -247,6 +251,6 @@ func (s *source) status() Status {
 	return Status{
 		Group: s.key.group, Resource: s.key.resource, Path: s.key.path, LabelSelector: s.key.labels, FieldSelector: s.key.fields, Accept: s.key.accept,
 		Filtered: s.key.filtered, Objects: s.objects.count(), Readers: s.readers, CatchingUp: s.catchingUp, Live: s.live,
-		Events: s.ring.count, Bytes: s.ring.bytes + s.objects.bytes, Floor: s.ring.floor, Head: s.ring.head, Since: s.since, Resumed: s.resumed,
+		Events: s.ring.count, Bytes: s.ring.bytes + s.objects.bytes, Floor: s.ring.floor, Head: s.ring.head, Received: s.received.Load(), Delivered: s.delivered.Load(), Dropped: s.dropped.Load(), Since: s.since, Resumed: s.resumed,
 	}
 }

@@ -259,6 +259,7 @@ func (s *source) follow(initial *bool) (answered bool, err error) {
 	for {
 		err := u.read(keep)
 		s.hub.metrics.received.Add(float64(len(batch)))
+		s.received.Add(int64(len(batch)))
 		if len(batch) > 0 && !s.add(batch) {
 			return true, errEnough
 		}
