@@ -21,8 +21,9 @@ import (
 )
 
 // corridor is the way of every request on the standard lane: identity, flow, limit, relay, upstream, ledger. Each room decides
-// on what the rooms before it found out; nothing goes back. What the relay can answer goes no further. The rooms that depend on the configuration come from one
-// snapshot, taken once per request, so that a reload never mixes two configurations in one request.
+// on what the rooms before it found out; nothing goes back. What the relay can answer goes no further. The rooms that
+// depend on the configuration come from one snapshot, taken once per request, so that a reload never mixes two
+// configurations in one request.
 type corridor struct {
 	gate *Gate
 }
