@@ -108,7 +108,6 @@ type sent struct {
 	id       string
 	code     int
 	err      error
-	server   string
 }
 
 func (s *sent) failed() bool { return s.err != nil || s.code >= 400 || s.took > tooLong }
@@ -121,9 +120,8 @@ type storm struct {
 	// request makes the nth request; nil: a ConfigMap is created.
 	request func(ctx context.Context, n int) (*http.Request, error)
 
-	mu   sync.Mutex
-	all  []*sent
-	made int
+	mu  sync.Mutex
+	all []*sent
 }
 
 var names = sync.OnceValue(func() string { return uuid.NewString()[:8] })

@@ -41,12 +41,12 @@ type asked struct {
 // classify says what a request asks for, or why it is forwarded: "" with nil means that no rule names its resource.
 // Whatever is not understood to the last parameter is forwarded: a parameter that the next API server gives a meaning to
 // must not be lost here (KEP-5866 adds one).
-func (c *settings) classify(r *http.Request, f *flow.Request) (*asked, reason) {
+func (s *settings) classify(r *http.Request, f *flow.Request) (*asked, reason) {
 	if r.Method != http.MethodGet || f.Verb != "list" && f.Verb != "watch" || f.Subresource != "" || f.Resource == "" {
 		return nil, ""
 	}
 	a := &asked{resource: schema.GroupResource{Group: f.APIGroup, Resource: f.Resource}}
-	if a.rule = c.ruleFor(a.resource); a.rule == nil {
+	if a.rule = s.ruleFor(a.resource); a.rule == nil {
 		return nil, ""
 	}
 	switch {
