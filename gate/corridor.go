@@ -16,6 +16,7 @@ import (
 	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/ledger"
 	"github.com/seakeep/seakeep/gate/limit"
+	"github.com/seakeep/seakeep/gate/relay"
 	"github.com/seakeep/seakeep/gate/tracing"
 	"github.com/seakeep/seakeep/gate/upstream"
 )
@@ -66,9 +67,10 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel(nil)
 	end := func(cause error) { cancel(fmt.Errorf("%w: %w", upstream.ErrEndStream, cause)) }
 	seen.enter(tracing.Limit)
+	sharing := c.gate.relaying.Load()
+	question := sharing.look(r, f)
 	admit := c.gate.limits.Admit
-	shared := c.gate.relaying.Load().shares(r, f)
-	if shared {
+	if question.Shared() {
 		admit = c.gate.limits.AdmitShared
 	}
 	pass, rejection := admit(f, end)
@@ -113,8 +115,8 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		c.gate.ledger.Record(f, outcome)
 	}
-	if !c.share(metered, r.WithContext(ctx), f, seen, done) {
-		if shared && !c.gate.limits.SqueezedUntil().IsZero() {
+	if !c.share(sharing, metered, r.WithContext(ctx), f, question, seen, done) {
+		if question.Shared() && !c.gate.limits.SqueezedUntil().IsZero() {
 			own, rejection := c.gate.limits.Admit(f, end)
 			if rejection != nil {
 				c.reject(w, seen, f, rejection)
@@ -126,9 +128,9 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c.gate.ledger.Opened(f)
 		}
 		seen.forward(r.Header)
-		rooms.proxy.Serve(c.observed(metered, r, f), r.WithContext(ctx), f, func(result upstream.Result) {
+		rooms.proxy.Serve(sharing.hears(metered, r, f), r.WithContext(ctx), f, func(result upstream.Result) {
 			if f.Verb != "watch" {
-				c.gate.relaying.Load().observed(r, f, result.Code)
+				sharing.observed(r, f, result.Code)
 			}
 			done(result)
 		})
@@ -145,29 +147,19 @@ func (c corridor) reject(w http.ResponseWriter, seen *observation, f *flow.Reque
 }
 
 // share lets the relay answer, and says whether it did.
-func (c corridor) share(w http.ResponseWriter, r *http.Request, f *flow.Request, seen *observation, done func(upstream.Result)) bool {
-	sharing := c.gate.relaying.Load()
+func (c corridor) share(sharing *relaying, w http.ResponseWriter, r *http.Request, f *flow.Request, q relay.Question, seen *observation, done func(upstream.Result)) bool {
 	if sharing == nil {
 		return false
 	}
 	seen.enter(tracing.Relay)
 	if !f.LongRunning {
-		return sharing.relay.Serve(w, r, f, done)
+		return sharing.relay.Serve(w, r, f, q, done)
 	}
 	open := sync.OnceFunc(func() { c.gate.ledger.OpenedShared(f) })
-	return sharing.relay.Serve(&begins{ResponseWriter: w, begun: func(int) { open() }}, r, f, func(result upstream.Result) {
+	return sharing.relay.Serve(&begins{ResponseWriter: w, begun: func(int) { open() }}, r, f, q, func(result upstream.Result) {
 		open()
 		done(result)
 	})
-}
-
-// observed lets the relay hear of a watch the API server granted when it begins: it may be open for days.
-func (c corridor) observed(w http.ResponseWriter, r *http.Request, f *flow.Request) http.ResponseWriter {
-	sharing := c.gate.relaying.Load()
-	if sharing == nil || f.Verb != "watch" || f.Upgrade {
-		return w
-	}
-	return &begins{ResponseWriter: w, begun: func(code int) { sharing.observed(r, f, code) }}
 }
 
 // begins tells when an answer begins, and with what status.

@@ -130,9 +130,20 @@ func (r *relaying) observed(req *http.Request, f *flow.Request, code int) {
 	}
 }
 
-// shares says whether a request is of the kind that is answered from shared reads; whether it is, depends on who asks.
-func (r *relaying) shares(req *http.Request, f *flow.Request) bool {
-	return r != nil && r.relay.Shares(req, f)
+// hears lets the relay hear of a watch the API server granted when it begins: it may be open for days.
+func (r *relaying) hears(w http.ResponseWriter, req *http.Request, f *flow.Request) http.ResponseWriter {
+	if r == nil || f.Verb != "watch" || f.Upgrade {
+		return w
+	}
+	return &begins{ResponseWriter: w, begun: func(code int) { r.observed(req, f, code) }}
+}
+
+// look says what a request asks of the relay.
+func (r *relaying) look(req *http.Request, f *flow.Request) relay.Question {
+	if r == nil {
+		return relay.Question{}
+	}
+	return r.relay.Look(req, f)
 }
 
 // close ends the relay, unless it is also the other's.

@@ -191,8 +191,8 @@ func scopeOf(info *request.RequestInfo) v1alpha1.RequestScope {
 
 func asksForInitialEvents(r *http.Request) bool {
 	q := r.URL.Query()
-	if v := q.Get("sendInitialEvents"); v != "" {
-		return v != "false" && v != "0"
+	if q.Has("sendInitialEvents") {
+		return Flag(q, "sendInitialEvents")
 	}
 	version := q.Get("resourceVersion")
 	return version == "" || version == "0"
@@ -208,8 +208,7 @@ func longRunning(f *Request, r *http.Request) bool {
 	case "exec", "attach", "portforward", "proxy":
 		return true
 	case "log":
-		follow := r.URL.Query().Get("follow")
-		return follow != "" && follow != "false" && follow != "0"
+		return Flag(r.URL.Query(), "follow")
 	}
 	return false
 }

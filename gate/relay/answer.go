@@ -30,7 +30,7 @@ type answer struct {
 	cancel context.CancelCauseFunc
 	// took is how long the API server worked on it, in nanoseconds; 0 while it does.
 	took atomic.Int64
-	// joined is how many requests ever shared it; under the relay's lock.
+	// began is when the read did.
 	began time.Time
 }
 
@@ -56,8 +56,6 @@ var (
 	errAbandoned = errors.New("nobody waits for the answer")
 	// errClosed ends reads when the gate stops.
 	errClosed = errors.New("the gate is stopping")
-	// errStalled ends a read whose API server went silent.
-	errStalled = errors.New("no answer in time")
 	// errCutOff says that an answer ended before its end.
 	errCutOff = errors.New("the API server broke off in the middle of its answer")
 )

@@ -12,6 +12,7 @@ import (
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/relay/commit"
+	"github.com/seakeep/seakeep/gate/relay/watch"
 )
 
 // key is what requests must have in common to share a read: everything that decides which bytes the API server would
@@ -34,6 +35,10 @@ type asked struct {
 	// live is true for a WATCH from a version on, which has no initial events; from is the version.
 	live bool
 	from uint64
+	// Of any watch: bookmarks says whether the client understands them, and lasts how long it is to be, 0 being the API
+	// server's own measure.
+	bookmarks bool
+	lasts     time.Duration
 	// patience is the client's own limit on waiting for an answer; 0: none.
 	patience time.Duration
 }
@@ -93,7 +98,7 @@ func (s *settings) classify(r *http.Request, f *flow.Request) (*asked, reason) {
 	if f.Verb == "watch" {
 		return a, a.watch(query)
 	}
-	a.key.gzip = acceptsGzip(r.Header.Get("Accept-Encoding"))
+	a.key.gzip = flow.AcceptsGzip(r.Header)
 	return a, a.list(query)
 }
 
@@ -126,7 +131,7 @@ var reasons = []reason{
 // list reads a LIST's versions as the API server does.
 func (a *asked) list(query url.Values) reason {
 	version, match := query.Get("resourceVersion"), query.Get("resourceVersionMatch")
-	if query.Get("sendInitialEvents") != "" {
+	if query.Has("sendInitialEvents") {
 		return forwardedUnknown
 	}
 	switch match {
@@ -159,15 +164,19 @@ func (a *asked) notBelow(version string) reason {
 func (a *asked) watch(query url.Values) reason {
 	// The end of a Table's initial events stands in its row, where it is not looked for, and only its first event has the
 	// columns.
-	if strings.Contains(a.key.accept, "cbor") || strings.Contains(strings.ToLower(a.key.accept), "as=table") {
+	if strings.Contains(a.key.accept, "cbor") || watch.AsTable(a.key.accept) {
 		return forwardedMediaType
 	}
-	version, match, send := query.Get("resourceVersion"), query.Get("resourceVersionMatch"), query.Get("sendInitialEvents")
+	a.bookmarks = flow.Flag(query, "allowWatchBookmarks")
+	if seconds, err := strconv.ParseUint(query.Get("timeoutSeconds"), 10, 31); err == nil {
+		a.lasts = time.Duration(seconds) * time.Second
+	}
+	version, match, said := query.Get("resourceVersion"), query.Get("resourceVersionMatch"), query.Has("sendInitialEvents")
 	switch {
-	case query.Get("pretty") != "", query.Get("includeObject") != "", send == "" && match != "", send != "" && match != "NotOlderThan", query.Get("limit") != "" && query.Get("limit") != "0":
+	case query.Get("pretty") != "", query.Get("includeObject") != "", !said && match != "", said && match != "NotOlderThan", query.Get("limit") != "" && query.Get("limit") != "0":
 		return forwardedUnknown
-	case send != "" && isTrue(send):
-		if !isTrue(query.Get("allowWatchBookmarks")) {
+	case flow.Flag(query, "sendInitialEvents"):
+		if !a.bookmarks {
 			return forwardedUnknown
 		}
 		a.key.initial = true
@@ -187,9 +196,6 @@ func (a *asked) watch(query url.Values) reason {
 	return ""
 }
 
-// isTrue is how the API server reads a flag in a query: anything but "false" and "0".
-func isTrue(value string) bool { return value != "" && value != "false" && value != "0" }
-
 // clientPatience is how long the client wants to wait for an answer. timeoutSeconds of a watch is how long it lasts, which
 // is another matter.
 func clientPatience(query url.Values, verb string) (time.Duration, error) {
@@ -202,17 +208,6 @@ func clientPatience(query url.Values, verb string) (time.Duration, error) {
 		return time.Duration(max(0, n)) * time.Second, err
 	}
 	return 0, nil
-}
-
-// acceptsGzip is how the API server reads Accept-Encoding: any mention of gzip, weights ignored.
-func acceptsGzip(accept string) bool {
-	for part := range strings.SplitSeq(accept, ",") {
-		coding, _, _ := strings.Cut(strings.TrimSpace(part), ";")
-		if strings.TrimSpace(coding) == "gzip" {
-			return true
-		}
-	}
-	return false
 }
 
 // hasPreconditions is true for headers with which a client makes its answer depend on what it has.

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/seakeep/seakeep/gate/relay/frame"
+	"github.com/seakeep/seakeep/gate/upstream"
 )
 
 // learned notes the version of an answer.
@@ -55,7 +56,7 @@ func (r *Relay) suspect(e *entry) {
 		return
 	}
 	r.reading.Go(func() {
-		ctx, cancel := context.WithTimeoutCause(r.ctx, r.patience(), errStalled)
+		ctx, cancel := context.WithTimeoutCause(r.ctx, r.patience, upstream.ErrNoAnswer)
 		defer cancel()
 		version, err := r.latest(ctx, e.key.path)
 		switch {

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // The kinds of a shared answer.
@@ -61,6 +62,15 @@ func newMetrics(registerer prometheus.Registerer, r *Relay) *metrics {
 		)
 	}
 	return m
+}
+
+// forwards is how many requests were forwarded for a reason.
+func (m *metrics) forwards(why reason) int64 {
+	var sample dto.Metric
+	if err := m.forwarded.WithLabelValues(string(why)).Write(&sample); err != nil {
+		return 0 // a counter of ours always writes
+	}
+	return int64(sample.GetCounter().GetValue())
 }
 
 func kindOf(initial bool) string {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seakeep/seakeep/gate/relay/commit"
 	"github.com/seakeep/seakeep/gate/relay/frame"
+	"github.com/seakeep/seakeep/gate/upstream"
 )
 
 // userAgent is how the gate's own reads show in the API server's audit log and in `seakeep gate top`.
@@ -66,7 +67,7 @@ func (e *entry) upstreamQuery(b *batch) string {
 // read asks the API server and fills the batch's answer. It runs in a goroutine of the relay.
 func (r *Relay) read(ctx context.Context, cancel context.CancelCauseFunc, e *entry, b *batch) {
 	a := b.Data
-	stall := time.AfterFunc(r.patience(), func() { cancel(errStalled) })
+	stall := time.AfterFunc(r.patience, func() { cancel(upstream.ErrNoAnswer) })
 	defer stall.Stop()
 	response, err := r.ask(ctx, e, b)
 	if err != nil {
@@ -164,7 +165,7 @@ func (in *intake) run() error {
 		if err != nil {
 			return err
 		}
-		in.stall.Reset(in.relay.patience())
+		in.stall.Reset(in.relay.patience)
 		n, err := in.response.Body.Read(space)
 		in.stall.Stop()
 		in.relay.bytesRead(in.entry, n)

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,7 +57,7 @@ type Relay struct {
 	upstream http.RoundTripper
 	access   Access
 	survivor Survivor
-	wait     time.Duration
+	patience time.Duration
 	budget   *held.Budget
 	turns    *turns
 	hub      *watch.Hub
@@ -73,8 +72,6 @@ type Relay struct {
 	entries map[key]*entry
 	total   Sharing
 	since   time.Time
-	// forwards are by reason, since.
-	forwards map[reason]*atomic.Int64
 	// complained is when a refusal of the gate's own identity was last logged.
 	complained time.Time
 }
@@ -101,24 +98,18 @@ func New(c *v1alpha1.GateRelay, o Options) *Relay {
 		upstream: o.Upstream,
 		access:   o.Access,
 		survivor: o.Survivor,
-		wait:     o.Patience,
+		patience: o.Patience,
 		log:      o.Log,
 		entries:  map[key]*entry{},
-		forwards: map[reason]*atomic.Int64{},
 		since:    time.Now(),
 		turns:    newTurns(),
 	}
 	r.ctx, r.end = context.WithCancelCause(context.Background())
 	r.budget = held.NewBudget(c.MaxMemory.Value(), r.evict)
-	for _, why := range reasons {
-		r.forwards[why] = &atomic.Int64{}
-	}
 	r.metrics = newMetrics(o.Registerer, r)
 	r.hub = watch.New(watch.Options{Upstream: o.Upstream, Budget: r.budget, Log: o.Log, Registerer: o.Registerer})
 	return r
 }
-
-func (r *Relay) patience() time.Duration { return r.wait }
 
 // Run keeps the relay going until the context ends, then waits for what it reads, not long, and ends it.
 func (r *Relay) Run(ctx context.Context) {
@@ -146,13 +137,28 @@ func (r *Relay) Run(ctx context.Context) {
 // lastReads is how long reads under way may go on when the relay ends: a new configuration need not cut off a LIST.
 const lastReads = 5 * time.Second
 
-// Serve answers a request from a read that others share, and reports true; done is then called exactly once. Or it reports
-// false and has written nothing: the request is to be forwarded, and the API server decides.
-func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, f *flow.Request, done func(upstream.Result)) bool {
+// Question is a request as the relay understands it, asked once. The zero value is of no relay.
+type Question struct {
+	asked *asked
+	why   reason
+}
+
+// Shared says whether a request is of the kind that is answered from shared reads; whether it is, depends on who asks.
+func (q Question) Shared() bool { return q.asked != nil && q.why == "" }
+
+// Look says what a request asks. It is no more than a look, at the request and at the rules.
+func (r *Relay) Look(req *http.Request, f *flow.Request) Question {
+	a, why := r.settings.classify(req, f)
+	return Question{asked: a, why: why}
+}
+
+// Serve answers a request, of which q is this relay's look, from a read that others share, and reports true; done is then
+// called exactly once. Or it reports false and has written nothing: the request is to be forwarded, and the API server decides.
+func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, f *flow.Request, q Question, done func(upstream.Result)) bool {
 	if r.survivor != nil && r.survivor.Serve(w, req, f, done) {
 		return true
 	}
-	a, why := r.settings.classify(req, f)
+	a, why := q.asked, q.why
 	if a == nil && why == "" {
 		return false // nothing of ours
 	}
@@ -167,16 +173,9 @@ func (r *Relay) Serve(w http.ResponseWriter, req *http.Request, f *flow.Request,
 		why = r.share(w, req, f, a, done)
 	}
 	if why != "" {
-		r.forwards[why].Add(1)
 		r.metrics.forwarded.WithLabelValues(string(why)).Inc()
 	}
 	return why == ""
-}
-
-// Shares says whether a request is of the kind that Serve answers. It costs no more than a look.
-func (r *Relay) Shares(req *http.Request, f *flow.Request) bool {
-	a, why := r.settings.classify(req, f)
-	return a != nil && why == ""
 }
 
 // may says whether this very request may be answered with what the gate reads.

@@ -18,8 +18,8 @@ func (r *Relay) Status() Status {
 		Memory:    MemoryStatus{Used: r.budget.Used(), Max: r.budget.Max()},
 		Forwarded: map[string]int64{},
 	}
-	for why, n := range r.forwards {
-		if n := n.Load(); n > 0 {
+	for _, why := range reasons {
+		if n := r.metrics.forwards(why); n > 0 {
 			s.Forwarded[string(why)] = n
 		}
 	}

@@ -59,25 +59,24 @@ func (r *Relay) share(w http.ResponseWriter, req *http.Request, f *flow.Request,
 	if why := r.unfit(e, b, a); why != "" {
 		return why
 	}
-	d := &delivery{relay: r, entry: e, batch: b, reader: reader, w: w}
+	d := &delivery{relay: r, entry: e, batch: b, reader: reader, w: &upstream.Counted{ResponseWriter: w}}
 	if b.Data.failed != nil {
-		result.Code, result.Err = upstream.WriteFailed(w, b.Data.failed), b.Data.failed
+		result.Code, result.Err = upstream.WriteFailed(w, b.Data.failed, r.patience), b.Data.failed
 		d.account(&result)
 		done(result)
 		return ""
 	}
-	err := d.run(ctx)
-	result.Code, result.Err = b.Data.code, err
+	result.Code, result.Err = b.Data.code, d.run(ctx)
 	d.account(&result)
-	if err == nil && a.key.initial && b.Data.ok() {
+	if result.Err == nil && a.key.initial && b.Data.ok() {
 		version := r.versionOf(b)
 		leave() // the initial events need not be held while the reader follows what comes next
-		d.followOn(req, f, a, version, &result)
-		done(result)
-		return ""
+		result.Err = d.followOn(req, f, a, version)
+		r.metrics.bytes.Add(float64(d.w.Bytes - result.ResponseBytes))
+		result.ResponseBytes = d.w.Bytes
 	}
 	done(result)
-	if err != nil {
+	if result.Err != nil {
 		panic(http.ErrAbortHandler) // the status is out; only a broken connection says that this is not all
 	}
 	return ""
@@ -149,8 +148,7 @@ type delivery struct {
 	entry  *entry
 	batch  *batch
 	reader *held.Reader
-	w      http.ResponseWriter
-	bytes  int64
+	w      *upstream.Counted
 }
 
 // run writes the answer and returns nil when all of it was written.
@@ -179,8 +177,7 @@ func (d *delivery) run(ctx context.Context) error {
 			return err
 		}
 		err = mine.write(ctx, func() error {
-			n, err := d.w.Write(p)
-			d.bytes += int64(n)
+			_, err := d.w.Write(p)
 			return err
 		})
 		if err != nil {
@@ -191,7 +188,7 @@ func (d *delivery) run(ctx context.Context) error {
 
 // account notes what was delivered, and its part of what it cost.
 func (d *delivery) account(result *upstream.Result) {
-	result.ResponseBytes = d.bytes
+	result.ResponseBytes = d.w.Bytes
 	result.Shared = true
 	r := d.relay
 	r.mu.Lock()
@@ -199,7 +196,7 @@ func (d *delivery) account(result *upstream.Result) {
 	result.Upstream = d.batch.Data.share(d.batch.Joined)
 	for _, s := range [...]*Sharing{&d.entry.sharing, &r.total} {
 		s.Answers++
-		s.BytesDelivered += d.bytes
+		s.BytesDelivered += d.w.Bytes
 	}
-	r.metrics.answered(d.entry.key.initial, d.bytes)
+	r.metrics.answered(d.entry.key.initial, d.w.Bytes)
 }

@@ -9,36 +9,49 @@ import (
 	"time"
 )
 
-// clientWriter counts what the client gets and how long it kept us waiting.
-type clientWriter struct {
+// Counted notes what a client is answered, for a Result. It is for the goroutine that answers.
+type Counted struct {
 	http.ResponseWriter
-	code    int
-	bytes   int64
-	blocked time.Duration
+	// Code is the status of the answer, 0 before it begins.
+	Code int
+	// Bytes are the body's.
+	Bytes int64
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (w *clientWriter) WriteHeader(code int) {
-	if w.code == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
-		w.code = code
+func (w *Counted) WriteHeader(code int) {
+	if w.Code == 0 && (code >= 200 || code == http.StatusSwitchingProtocols) {
+		w.Code = code
 	}
 	w.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements http.ResponseWriter.
-func (w *clientWriter) Write(b []byte) (int, error) {
-	if w.code == 0 {
-		w.code = http.StatusOK
+func (w *Counted) Write(b []byte) (int, error) {
+	if w.Code == 0 {
+		w.Code = http.StatusOK
 	}
-	start := time.Now()
 	n, err := w.ResponseWriter.Write(b)
-	w.blocked += time.Since(start)
-	w.bytes += int64(n)
+	w.Bytes += int64(n)
 	return n, err
 }
 
 // Unwrap lets http.ResponseController reach Flush and Hijack.
-func (w *clientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *Counted) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// clientWriter also measures how long the client kept us waiting.
+type clientWriter struct {
+	Counted
+	blocked time.Duration
+}
+
+// Write implements http.ResponseWriter.
+func (w *clientWriter) Write(b []byte) (int, error) {
+	start := time.Now()
+	n, err := w.Counted.Write(b)
+	w.blocked += time.Since(start)
+	return n, err
+}
 
 // countingBody counts the request's bytes. The transport reads it from a goroutine of its own.
 type countingBody struct {

@@ -97,8 +97,9 @@ func (o *own) send(r *http.Request, end context.CancelCauseFunc) (*http.Response
 // NeverSent is true for an error of Own or Serve that happened before anything was sent: no API server could be reached.
 func NeverSent(err error) bool { return neverSent(err) }
 
-// WriteFailed tells a client, in the API's own form, why a request of Own's has no answer, and returns the code.
-func WriteFailed(w http.ResponseWriter, err error) int {
+// WriteFailed tells a client, in the API's own form, why a request of Own's has no answer, and returns the code. patience is
+// how long an answer was waited for before ErrNoAnswer.
+func WriteFailed(w http.ResponseWriter, err error, patience time.Duration) int {
 	status := brokenStatus("behind the gate", err)
 	switch {
 	case errors.Is(err, choice.ErrAllOut):
@@ -106,7 +107,7 @@ func WriteFailed(w http.ResponseWriter, err error) int {
 	case neverSent(err):
 		status = unreachableStatus("behind the gate", err)
 	case errors.Is(err, ErrNoAnswer):
-		status = timeoutStatus("behind the gate", time.Minute)
+		status = timeoutStatus("behind the gate", patience)
 	}
 	WriteStatus(w, status)
 	return int(status.Code)

@@ -126,7 +126,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, f *flow.Request, d
 		x.deadline = time.AfterFunc(p.headerTimeout, func() { cancel(ErrNoAnswer) })
 		defer x.deadline.Stop()
 	}
-	client := &clientWriter{ResponseWriter: w}
+	client := &clientWriter{Counted: Counted{ResponseWriter: w}}
 	body := &countingBody{ReadCloser: r.Body}
 	out := r.WithContext(context.WithValue(ctx, exchangeKey{}, x))
 	x.body = body
@@ -134,10 +134,10 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, f *flow.Request, d
 		out.Body = body
 	}
 	defer func() {
-		if client.code != 0 { // else the connection was taken over, and modifyResponse knows the code
-			result.Code = client.code
+		if client.Code != 0 { // else the connection was taken over, and modifyResponse knows the code
+			result.Code = client.Code
 		}
-		result.ResponseBytes = client.bytes
+		result.ResponseBytes = client.Bytes
 		result.RequestBytes = body.bytes.Load()
 		switch {
 		case f.LongRunning && !x.headers.IsZero():

@@ -29,8 +29,7 @@ func wants(r *http.Request, f *flow.Request) choice.Request {
 // ownWants is wants for a request of the gate's own, which nobody has classified.
 func ownWants(r *http.Request) choice.Request {
 	query := r.URL.Query()
-	watching := query.Get("watch")
-	w := choice.Request{Stream: watching == "true" || watching == "1"}
+	w := choice.Request{Stream: flow.Flag(query, "watch")}
 	reading := r.Method == http.MethodGet
 	switch {
 	case w.Stream:
@@ -95,6 +94,5 @@ func bookmarks(query string) bool {
 		return false
 	}
 	q, err := url.ParseQuery(query)
-	wanted := q.Get("allowWatchBookmarks")
-	return err == nil && (wanted == "true" || wanted == "1")
+	return err == nil && flow.Flag(q, "allowWatchBookmarks")
 }

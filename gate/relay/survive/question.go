@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,11 +44,11 @@ func parseRead(r *http.Request, f *flow.Request, s *snapshot) (*read, string) {
 		return nil, leftQuestion
 	}
 	for name := range query {
-		if !understood(f.Verb, name, query.Get(name)) {
+		if !understood(f.Verb, query, name) {
 			return nil, leftQuestion
 		}
 	}
-	q := &read{gzip: acceptsGzip(r.Header)}
+	q := &read{gzip: flow.AcceptsGzip(r.Header)}
 	var ok bool
 	if q.media, q.format, ok = negotiate(r.Header.Get("Accept"), &s.kind, f.Verb); !ok {
 		return nil, leftFormat
@@ -87,11 +86,11 @@ func kept0(version string, s *snapshot) bool {
 }
 
 func (q *read) watch(query url.Values, version string, match metav1.ResourceVersionMatch, s *snapshot) bool {
-	q.bookmarks = truth(query.Get("allowWatchBookmarks"))
+	q.bookmarks = flow.Flag(query, "allowWatchBookmarks")
 	if seconds, err := strconv.ParseUint(query.Get("timeoutSeconds"), 10, 31); err == nil {
 		q.timeout = time.Duration(seconds) * time.Second
 	}
-	if !query.Has("sendInitialEvents") || !truth(query.Get("sendInitialEvents")) {
+	if !flow.Flag(query, "sendInitialEvents") {
 		number, err := parseVersion(version)
 		if err != nil || match != "" || query.Has("sendInitialEvents") {
 			return false // a watch of old times, that begins with whatever there is
@@ -110,37 +109,20 @@ func (q *read) watch(query url.Values, version string, match metav1.ResourceVers
 }
 
 // understood is false for a parameter that would change the answer in a way that is not known here.
-func understood(verb, name, value string) bool {
+func understood(verb string, query url.Values, name string) bool {
 	switch name {
 	case "resourceVersion":
 		return true
 	case "pretty":
-		return !truth(value)
+		return !flow.Flag(query, name)
 	case "resourceVersionMatch", "labelSelector", "fieldSelector", "limit", "timeoutSeconds", "timeout":
 		return verb != "get"
 	case "continue":
-		return verb != "get" && value == ""
+		return verb != "get" && query.Get(name) == ""
 	case "watch":
-		return verb == "watch" || !truth(value)
+		return verb == "watch" || !flow.Flag(query, name)
 	case "allowWatchBookmarks", "sendInitialEvents":
 		return verb == "watch" || name == "allowWatchBookmarks" && verb == "list"
-	}
-	return false
-}
-
-// truth reads a boolean parameter as the API server does.
-func truth(value string) bool {
-	return value != "" && value != "0" && !strings.EqualFold(value, "false")
-}
-
-func acceptsGzip(h http.Header) bool {
-	for _, value := range h.Values("Accept-Encoding") {
-		for encoding := range strings.SplitSeq(value, ",") {
-			name, parameters, _ := strings.Cut(strings.TrimSpace(encoding), ";")
-			if strings.TrimSpace(name) == "gzip" && strings.ReplaceAll(parameters, " ", "") != "q=0" {
-				return true
-			}
-		}
 	}
 	return false
 }

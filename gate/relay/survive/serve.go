@@ -46,10 +46,10 @@ func (s *Store) Serve(w http.ResponseWriter, r *http.Request, f *flow.Request, d
 	}
 	s.grants.seen(who, wanted, now)
 
-	counted := &counting{ResponseWriter: w}
+	counted := &upstream.Counted{ResponseWriter: w}
 	result := upstream.Result{Code: http.StatusOK}
 	defer func() {
-		result.ResponseBytes = counted.bytes
+		result.ResponseBytes = counted.Bytes
 		done(result)
 	}()
 	served := func(answer string) { s.metrics.served.WithLabelValues(name, answer).Inc() }
@@ -143,19 +143,3 @@ func (s *Store) write(w http.ResponseWriter, q *read, encode func() (*encoded, e
 	_, _ = w.Write(answer.body) // the client may be gone; nothing else is to be done about it
 	return http.StatusOK
 }
-
-// counting counts an answer's bytes.
-type counting struct {
-	http.ResponseWriter
-	bytes int64
-}
-
-// Write implements http.ResponseWriter.
-func (c *counting) Write(b []byte) (int, error) {
-	n, err := c.ResponseWriter.Write(b)
-	c.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap serves http.ResponseController.
-func (c *counting) Unwrap() http.ResponseWriter { return c.ResponseWriter }

@@ -34,5 +34,5 @@ func canonical(accept string) string {
 	return frame.Protobuf
 }
 
-// asTable is true when some clause of an Accept header asks for a Table.
-func asTable(accept string) bool { return strings.Contains(accept, "as=Table") }
+// AsTable is true when some clause of an Accept header asks for a Table.
+func AsTable(accept string) bool { return strings.Contains(accept, "as=Table") }

@@ -75,7 +75,7 @@ const (
 // client's connection. It uses no goroutine but the caller's.
 func (h *Hub) Follow(w http.ResponseWriter, r *http.Request, f *flow.Request, from uint64, o Subscriber) error {
 	x := &follower{hub: h, key: keyOf(r, f), o: o, w: w, rc: http.NewResponseController(w), ctx: r.Context(), begun: o.Begun, version: from}
-	if asTable(x.key.accept) {
+	if AsTable(x.key.accept) {
 		return x.orClean(&NotSharedError{Reason: ReasonTable})
 	}
 	if o.Filter {
