@@ -28,6 +28,7 @@ import (
 	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/internal/pki"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -263,18 +264,10 @@ func TestReload(t *testing.T) {
 	eventually(t, "the rule is gone", func() bool { return listed() == nil })
 }
 
+// eventually polls until the condition holds.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(15 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
+	testkit.Within(t, what, 15*time.Second, done)
 }
 
 func TestConfigurationsThatCannotBeUsed(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/dns/plugin/control"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -53,16 +54,7 @@ func check(t *testing.T, err error) {
 // eventually polls until the condition holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited 60 s for %s", what)
-		case <-tick.C:
-		}
-	}
+	testkit.Within(t, what, 60*time.Second, ok)
 }
 
 func clientOf(t *testing.T, l *lab.Lab) kubernetes.Interface {

@@ -25,6 +25,7 @@ import (
 	"github.com/seakeep/seakeep/dns/snapshot"
 	"github.com/seakeep/seakeep/dns/source"
 	"github.com/seakeep/seakeep/dns/store"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -47,16 +48,7 @@ func check(t *testing.T, err error) {
 // eventually polls until the condition holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited 60 s for %s", what)
-		case <-tick.C:
-		}
-	}
+	testkit.Within(t, what, 60*time.Second, ok)
 }
 
 func twoAPIServers(t *testing.T) (*lab.Lab, kubernetes.Interface) {

@@ -35,6 +35,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/dns/differential"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -266,16 +267,7 @@ func (o *outside) asked(suffix string) int {
 // eventually polls until the condition holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited 60 s for %s", what)
-		case <-tick.C:
-		}
-	}
+	testkit.Within(t, what, 60*time.Second, ok)
 }
 
 func TestMain(m *testing.M) {

@@ -24,6 +24,7 @@ import (
 	"github.com/seakeep/seakeep/dns/source"
 	"github.com/seakeep/seakeep/dns/store"
 	"github.com/seakeep/seakeep/internal/pki"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -37,16 +38,7 @@ func check(t *testing.T, err error) {
 // eventually polls until the condition holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited 60 s for %s", what)
-		case <-tick.C:
-		}
-	}
+	testkit.Within(t, what, 60*time.Second, ok)
 }
 
 // papers are a CA, the relay's certificate, and clients'.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/dns/watchdog/decision"
+	"github.com/seakeep/seakeep/internal/testkit"
 )
 
 // behaviour of a stand-in.
@@ -170,18 +171,10 @@ func watch(t *testing.T, c *v1alpha1.DNSWatchdog, s Switch) (w *Watchdog, stop f
 	return w, stop
 }
 
+// eventually polls until the condition holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(60 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited 60 s for %s", what)
-		case <-tick.C:
-		}
-	}
+	testkit.Within(t, what, 60*time.Second, ok)
 }
 
 // Whatever a server does wrong, clients are sent to the backup, and back when it is well.

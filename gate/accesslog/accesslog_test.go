@@ -22,6 +22,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -294,16 +295,8 @@ func TestStormIsBounded(t *testing.T) {
 	}
 }
 
+// eventually polls until the condition holds.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(15 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
+	testkit.Within(t, what, 15*time.Second, done)
 }

@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/gate/gatetest"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -123,7 +124,7 @@ func TestPlaces(t *testing.T) {
 	}
 	// A changed configuration is in force for the next connection.
 	edit(t, file, "max: 20, maxPerSource: 12", "max: 40, maxPerSource: 30")
-	eventually(t, "the new bound is in force", 15*time.Second, func() bool { return gauge(t, n, "seakeep_gate_connections_max") == 40 })
+	testkit.Within(t, "the new bound is in force", 15*time.Second, func() bool { return gauge(t, n, "seakeep_gate_connections_max") == 40 })
 	if closed := fill("127.0.2.1", 5); closed != 0 {
 		t.Errorf("%d of 5 connections were closed though there are places again", closed)
 	}
@@ -258,7 +259,7 @@ func TestTenThousandIdleConnections(t *testing.T) {
 
 	check(t, stdin.Close())
 	check(t, child.Wait())
-	eventually(t, "the places are free again", 60*time.Second, func() bool { return gauge(t, n, "seakeep_gate_connections") <= 2 })
+	testkit.Within(t, "the places are free again", 60*time.Second, func() bool { return gauge(t, n, "seakeep_gate_connections") <= 2 })
 	others.mustBeServed(t, "the end of them")
 }
 

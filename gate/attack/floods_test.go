@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/gate/gatetest"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -163,7 +164,7 @@ func TestFloods(t *testing.T) {
 		})
 	}
 	others.stop()
-	eventually(t, "the gate's connections are gone but the clients' of this test", 20*time.Second, func() bool {
+	testkit.Within(t, "the gate's connections are gone but the clients' of this test", 20*time.Second, func() bool {
 		return gauge(t, n, "seakeep_gate_connections") <= 1
 	})
 }

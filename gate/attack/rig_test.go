@@ -26,6 +26,7 @@ import (
 
 	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/internal/pki"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -39,20 +40,6 @@ func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func eventually(t testing.TB, what string, within time.Duration, done func() bool) {
-	t.Helper()
-	deadline := time.After(within)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within %s: %s", within, what)
-		}
 	}
 }
 
@@ -159,7 +146,7 @@ func (r *record) arrivals(t testing.TB, mark string) []arrival {
 		t.Fatalf("asking for what is not there: %v", err)
 	}
 	var found []arrival
-	eventually(t, "the API server's audit log has our last request", 20*time.Second, func() bool {
+	testkit.Within(t, "the API server's audit log has our last request", 20*time.Second, func() bool {
 		log, err := os.ReadFile(r.file)
 		check(t, err)
 		if !bytes.Contains(log, []byte(last)) {
@@ -223,7 +210,7 @@ func watchBystander(t testing.TB, n *gatetest.Lane) *bystander {
 func (b *bystander) mustBeServed(t testing.TB, during string) {
 	t.Helper()
 	goal := b.served.Load() + 5
-	eventually(t, "others are served during "+during, 60*time.Second, func() bool { return b.served.Load() >= goal || b.failed.Load() != nil })
+	testkit.Within(t, "others are served during "+during, 60*time.Second, func() bool { return b.served.Load() >= goal || b.failed.Load() != nil })
 	if err := b.failed.Load(); err != nil {
 		t.Fatalf("during %s another client got: %v", during, *err)
 	}

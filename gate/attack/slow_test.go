@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/gate/gatetest"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -116,7 +117,7 @@ func TestSlowReaders(t *testing.T) {
 		readers = append(readers, conn)
 	}
 	others.mustBeServed(t, "20 LISTs of 11 MB that nobody reads")
-	eventually(t, "the gate has given the slow readers up", 60*time.Second, func() bool { return gauge(t, n, "seakeep_gate_connections") <= 1 })
+	testkit.Within(t, "the gate has given the slow readers up", 60*time.Second, func() bool { return gauge(t, n, "seakeep_gate_connections") <= 1 })
 	for _, conn := range readers {
 		check(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
 		response, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seakeep/seakeep/gate/gatetest"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -100,7 +101,7 @@ func TestNothingPassesBeforeARealSwitch(t *testing.T) {
 			_, _ = io.WriteString(conn, "GET /smuggled HTTP/1.1\r\nHost: api\r\nX-Remote-User: root\r\n\r\n")
 			listen(t, conn)
 			check(t, conn.Close())
-			eventually(t, "the API server's connection ends", 10*time.Second, func() bool { return got.Load() != nil })
+			testkit.Within(t, "the API server's connection ends", 10*time.Second, func() bool { return got.Load() != nil })
 			if text := *got.Load(); text != "" {
 				t.Errorf("the API server got %q behind the upgrade", text)
 			}

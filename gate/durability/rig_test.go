@@ -31,6 +31,7 @@ import (
 	"github.com/seakeep/seakeep/internal/auditlog"
 	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/internal/statefile"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -230,19 +231,10 @@ func (r *rig) first(client *http.Client) (code int, body string) {
 	}
 }
 
-// eventually waits until done.
+// eventually polls until the condition holds.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
+	testkit.Within(t, what, 30*time.Second, done)
 }
 
 // audited is an event of the gate's audit chain.

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/seakeep/seakeep/gate/gatetest"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -226,17 +227,10 @@ func synced(informers []cache.SharedIndexInformer) []cache.InformerSynced {
 	return all
 }
 
+// eventually polls until the condition holds.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	deadline, tick := time.After(30*time.Second), time.NewTicker(20*time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within 30s: %s", what)
-		}
-	}
+	testkit.Within(t, what, 30*time.Second, is)
 }
 
 // TestSurvives: a gate that starts during an outage answers what it knew from disk, to whom it was granted before, and a

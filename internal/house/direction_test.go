@@ -30,6 +30,8 @@ func direction(from, to string) (why string, ok bool) {
 	switch {
 	case testRoom(to):
 		return "a test rig is compiled into tests only", testRoom(from)
+	case within(to, "internal/testkit"):
+		return "it is compiled into tests only", testRoom(from)
 	case testRoom(from) && within(to, "lab"):
 		return "", true
 	case within(from, "cmd"):
@@ -121,6 +123,7 @@ func TestDirectionRefuses(t *testing.T) {
 		"a part to cli":               {"gate", "cli", false},
 		"a test rig to the lab":       {"gate/gatetest", "lab", true},
 		"a part to a test rig":        {"gate", "gate/gatetest", false},
+		"a part to the testkit":       {"gate/relay", "internal/testkit", false},
 		"internal to a part":          {"internal/config", "gate", false},
 		"api to internal":             {"api/v1alpha1", "internal/config", false},
 		"a room nobody planned":       {"helpers", "api/v1alpha1", false},

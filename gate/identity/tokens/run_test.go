@@ -16,6 +16,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/internal/testkit"
 )
 
 // running runs the verifier until the test ends and waits for its end.
@@ -32,19 +33,10 @@ func running(t *testing.T, v *Verifier) {
 	})
 }
 
-// eventually waits for a state that another goroutine brings about.
+// eventually polls until the condition holds.
 func eventually(t *testing.T, what string, reached func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !reached() {
-		select {
-		case <-deadline:
-			t.Fatalf("%s: not after 30s", what)
-		case <-tick.C:
-		}
-	}
+	testkit.Within(t, what, 30*time.Second, reached)
 }
 
 // Keys rotate without a restart: the new key is taken, the old one loses its names, cached ones too; a file that is

@@ -15,6 +15,7 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/relay/access"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -192,7 +193,7 @@ func TestDeletedAccountIsRefused(t *testing.T) {
 	check(t, r.admin.CoreV1().ServiceAccounts("default").Delete(t.Context(), account, metav1.DeleteOptions{}))
 	deleted := time.Now()
 	var took time.Duration
-	eventually(t, "the token of a deleted account is refused", 15*time.Second, func() bool {
+	testkit.Within(t, "the token of a deleted account is refused", 15*time.Second, func() bool {
 		took = time.Since(deleted)
 		return errors.Is(identify(), access.ErrUnknown)
 	})
@@ -211,7 +212,7 @@ func TestRightsCountWithinTheirTime(t *testing.T) {
 		t.Fatal("someone without rights may list pods")
 	}
 	revoke := r.let("User", "", jane.String())
-	eventually(t, "what was granted is", 10*time.Second, may)
+	testkit.Within(t, "what was granted is", 10*time.Second, may)
 	for target, want := range map[string]bool{
 		"/api/v1/pods?watch=1": true, "/api/v1/namespaces/default/pods": true, "/api/v1/secrets": false,
 		"/api/v1/namespaces/default/pods/x": false, "/apis/apps/v1/deployments": false,
@@ -222,7 +223,7 @@ func TestRightsCountWithinTheirTime(t *testing.T) {
 	}
 	revoke()
 	revoked := time.Now()
-	eventually(t, "what was revoked is", 10*time.Second, func() bool { return !may() })
+	testkit.Within(t, "what was revoked is", 10*time.Second, func() bool { return !may() })
 	t.Logf("revoked for good %s after it was", time.Since(revoked).Round(time.Millisecond))
 	if heard := r.recorded.all(); !slices.Contains(heard, jane.String()+" may list pods ") || heard[len(heard)-1] != jane.String()+" may not list pods " {
 		t.Errorf("recorded: %q", heard)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/relay/access"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -36,7 +37,7 @@ func TestLocal(t *testing.T) {
 		"spec":{"group":"example.com","scope":"Namespaced","names":{"plural":"boats","singular":"boat","kind":"Boat"},
 		"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object"}}}]}}`)
 	services := client.Resource(schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"})
-	eventually(t, "the API server has registered the custom resource's group", 20*time.Second, func() bool {
+	testkit.Within(t, "the API server has registered the custom resource's group", 20*time.Second, func() bool {
 		_, err := services.Get(t.Context(), "v1.example.com", metav1.GetOptions{})
 		return err == nil
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/relay/access"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -36,7 +37,7 @@ func TestAPIServerAway(t *testing.T) {
 	}
 
 	check(t, server.Signal(syscall.SIGSTOP))
-	eventually(t, "every thread of the API server stands still", 10*time.Second, func() bool {
+	testkit.Within(t, "every thread of the API server stands still", 10*time.Second, func() bool {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", server.PID()))
 		check(t, err)
 		return len(threads) > 0 && !slices.ContainsFunc(threads, func(thread string) bool {
@@ -108,11 +109,11 @@ func TestAPIServerAway(t *testing.T) {
 		t.Errorf("asked again: allowed %t, %v after %s; want an error at once", allowed, err, time.Since(began))
 	}
 	check(t, server.Start(t.Context()))
-	eventually(t, "the API server's return is noticed", 10*time.Second, func() bool {
+	testkit.Within(t, "the API server's return is noticed", 10*time.Second, func() bool {
 		allowed, err := r.may(agent(0), allPods)
 		return err == nil && allowed
 	})
-	eventually(t, "tokens too", 10*time.Second, func() bool {
+	testkit.Within(t, "tokens too", 10*time.Second, func() bool {
 		in, f := request(t, flow.Caller{}, token, allPods)
 		_, err := r.Identify(t.Context(), in, f)
 		return err == nil

@@ -27,6 +27,7 @@ import (
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/gate/relay/access"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -37,20 +38,6 @@ func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func eventually(t testing.TB, what string, within time.Duration, done func() bool) {
-	t.Helper()
-	deadline := time.After(within)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within %s: %s", within, what)
-		}
 	}
 }
 
@@ -204,7 +191,7 @@ func (r *rig) reviews(since int64) (tokens, accesses int) {
 	if _, err := r.admin.CoreV1().ConfigMaps("default").Get(r.t.Context(), last, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		r.t.Fatalf("asking for what is not there: %v", err)
 	}
-	eventually(r.t, "the audit log has our last request", 20*time.Second, func() bool {
+	testkit.Within(r.t, "the audit log has our last request", 20*time.Second, func() bool {
 		log, err := os.ReadFile(r.lab.AuditLog(0))
 		check(r.t, err)
 		log = log[since:]

@@ -44,7 +44,9 @@ const (
 func TestRandomReadsAndWrites(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	l := lab.Start(t, lab.Options{Nodes: 1})
+	// Of its own: every answer is kept until it is compared, those from the whole cluster too, and other tests leave objects of
+	// a megabyte behind, and thousands of small ones.
+	l := lab.Start(t, lab.Options{Nodes: 1, Dir: t.TempDir()})
 	lane := gatetest.Open(t, l, gatetest.Options{More: everything})
 	masters := gatetest.Clientset(t, lane.Direct(lab.Masters))
 	w := &world{t: t, direct: masters, served: map[string]*highest{}}

@@ -18,6 +18,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/seakeep/seakeep/gate/gatetest"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -38,7 +39,7 @@ func TestCoreDNSStartsDuringAnOutage(t *testing.T) {
 	first := startCoreDNS(t, binary, account.BearerToken, gate.URL, s.CAFile())
 	bow, err := s.admin.CoreV1().Services("default").Get(t.Context(), "bow", metav1.GetOptions{})
 	check(t, err)
-	eventually(t, "CoreDNS answers", 30*time.Second, func() bool { return first.address("bow.default.svc.cluster.local.") == bow.Spec.ClusterIP })
+	testkit.Within(t, "CoreDNS answers", 30*time.Second, func() bool { return first.address("bow.default.svc.cluster.local.") == bow.Spec.ClusterIP })
 	survey := func(g *gatetest.Lane) (objects int, gone bool) {
 		families, err := g.Registry.Gather()
 		check(t, err)
@@ -60,7 +61,7 @@ func TestCoreDNSStartsDuringAnOutage(t *testing.T) {
 		}
 		return objects, gone
 	}
-	eventually(t, "the gate keeps every resource and the grants", 30*time.Second, func() bool { n, _ := survey(gate); return n >= 3 })
+	testkit.Within(t, "the gate keeps every resource and the grants", 30*time.Second, func() bool { n, _ := survey(gate); return n >= 3 })
 	first.stop()
 	gate.Stop()
 	s.sink()
@@ -70,10 +71,10 @@ func TestCoreDNSStartsDuringAnOutage(t *testing.T) {
 	// What the test itself opens from here on is gone before it is looked what the gate left.
 	t.Cleanup(func() { check(t, s.Down(context.Background())) })
 	s.admin = gatetest.Clientset(t, gate.Direct(lab.Masters))
-	eventually(t, "the outage is noticed", 20*time.Second, func() bool { _, gone := survey(gate); return gone })
+	testkit.Within(t, "the outage is noticed", 20*time.Second, func() bool { _, gone := survey(gate); return gone })
 	second := startCoreDNS(t, binary, account.BearerToken, gate.URL, s.CAFile())
 	began := time.Now()
-	eventually(t, "CoreDNS answers though every API server is gone", 30*time.Second, func() bool { return second.address("bow.default.svc.cluster.local.") == bow.Spec.ClusterIP })
+	testkit.Within(t, "CoreDNS answers though every API server is gone", 30*time.Second, func() bool { return second.address("bow.default.svc.cluster.local.") == bow.Spec.ClusterIP })
 	t.Logf("it answered %s after its start", time.Since(began).Round(time.Millisecond))
 	if code := second.code("nobody.default.svc.cluster.local."); code != dns.RcodeNameError {
 		t.Errorf("what was not there: %s", dns.RcodeToString[code])
@@ -84,7 +85,7 @@ func TestCoreDNSStartsDuringAnOutage(t *testing.T) {
 	s.service("default", "rudder", map[string]string{"part": "rudder"})
 	rudder, err := s.admin.CoreV1().Services("default").Get(t.Context(), "rudder", metav1.GetOptions{})
 	check(t, err)
-	eventually(t, "CoreDNS knows what is new", 60*time.Second, func() bool { return second.address("rudder.default.svc.cluster.local.") == rudder.Spec.ClusterIP })
+	testkit.Within(t, "CoreDNS knows what is new", 60*time.Second, func() bool { return second.address("rudder.default.svc.cluster.local.") == rudder.Spec.ClusterIP })
 	got := s.asked(since, "system:serviceaccount:default:coredns", "services")
 	t.Logf("of services it asked the API server after its return: %v", got)
 	if got["list"] != 0 {

@@ -32,6 +32,7 @@ import (
 	"github.com/seakeep/seakeep/gate/relay/access"
 	"github.com/seakeep/seakeep/gate/relay/survive"
 	"github.com/seakeep/seakeep/gate/upstream"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -68,7 +69,7 @@ func TestAnswersAreTheAPIServers(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { defer close(running); s.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-running })
-	eventually(t, "everything is followed", 20*time.Second, func() bool {
+	testkit.Within(t, "everything is followed", 20*time.Second, func() bool {
 		return !slices.ContainsFunc(s.Status().Resources, func(r survive.ResourceStatus) bool { return r.Objects == 0 })
 	})
 	s.Pretend()

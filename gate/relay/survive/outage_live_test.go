@@ -27,6 +27,7 @@ import (
 
 	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/gate/relay/survive"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -142,7 +143,7 @@ func TestOutage(t *testing.T) {
 	proxyAccount, stranger := s.account("proxy"), s.account("stranger")
 	before := openFront(t, s.Lab, dir, options{})
 	running := startProxy(t, at(proxyAccount, before))
-	eventually(t, "kube-proxy starts", 20*time.Second, running.synced)
+	testkit.Within(t, "kube-proxy starts", 20*time.Second, running.synced)
 	node := lab.NodeName(0)
 	_, err := gatetest.Clientset(t, at(proxyAccount, before)).CoreV1().Nodes().Get(t.Context(), node, metav1.GetOptions{ResourceVersion: "0"})
 	check(t, err)
@@ -153,7 +154,7 @@ func TestOutage(t *testing.T) {
 	check(t, err)
 	s.still()
 	known := worldOf(t, s.admin)
-	eventually(t, "the gate keeps what there is, and the grants", 20*time.Second, func() bool {
+	testkit.Within(t, "the gate keeps what there is, and the grants", 20*time.Second, func() bool {
 		status := before.Status()
 		ok := status.Grants >= 7
 		for _, r := range status.Resources {
@@ -162,19 +163,19 @@ func TestOutage(t *testing.T) {
 		}
 		return ok
 	})
-	eventually(t, "it has seen the last change", 5*time.Second, func() bool { return same(known, running.world()) == "" })
+	testkit.Within(t, "it has seen the last change", 5*time.Second, func() bool { return same(known, running.world()) == "" })
 	running.stop()
 	s.sink()
 	before.stop()
 	noSecrets(t, dir)
 
 	after := openFront(t, s.Lab, dir, options{})
-	eventually(t, "the outage is noticed", 10*time.Second, after.Gone)
+	testkit.Within(t, "the outage is noticed", 10*time.Second, after.Gone)
 
 	t.Run("a kube-proxy starts", func(t *testing.T) {
 		began := time.Now()
 		p := startProxy(t, at(proxyAccount, after))
-		eventually(t, "it has its world", 10*time.Second, p.synced)
+		testkit.Within(t, "it has its world", 10*time.Second, p.synced)
 		t.Logf("synced after %s with %v", time.Since(began).Round(time.Millisecond), p.sent.counts())
 		if diff := same(known, p.world()); diff != "" {
 			t.Errorf("the world (-before +served):\n%s", diff)
@@ -187,7 +188,7 @@ func TestOutage(t *testing.T) {
 		c := at(proxyAccount, after)
 		c.ContentType = "application/json"
 		p := startProxy(t, c)
-		eventually(t, "it has its world", 10*time.Second, p.synced)
+		testkit.Within(t, "it has its world", 10*time.Second, p.synced)
 		if diff := same(known, p.world()); diff != "" {
 			t.Errorf("the world (-before +served):\n%s", diff)
 		}
@@ -313,7 +314,7 @@ func TestOutage(t *testing.T) {
 	})
 	t.Run("a token that ended", func(t *testing.T) {
 		late := openFront(t, s.Lab, copied(t, dir), options{ahead: 2 * time.Hour})
-		eventually(t, "the outage is noticed", 10*time.Second, late.Gone)
+		testkit.Within(t, "the outage is noticed", 10*time.Second, late.Gone)
 		if answer := raw(t, late, proxyAccount.BearerToken, "/api/v1/services?resourceVersion=0", nil); answer.code != http.StatusServiceUnavailable {
 			t.Errorf("got %d %.100s", answer.code, answer.body)
 		}
@@ -322,7 +323,7 @@ func TestOutage(t *testing.T) {
 		o := options{}
 		o.survive.GrantTTL = &metav1.Duration{Duration: time.Millisecond}
 		late := openFront(t, s.Lab, copied(t, dir), o)
-		eventually(t, "the outage is noticed", 10*time.Second, late.Gone)
+		testkit.Within(t, "the outage is noticed", 10*time.Second, late.Gone)
 		if answer := raw(t, late, proxyAccount.BearerToken, "/api/v1/services?resourceVersion=0", nil); answer.code != http.StatusServiceUnavailable {
 			t.Errorf("got %d %.100s", answer.code, answer.body)
 		}
@@ -335,12 +336,12 @@ func TestOutage(t *testing.T) {
 			proxies = append(proxies, startProxy(t, at(proxyAccount, after)))
 		}
 		for _, p := range proxies {
-			eventually(t, "all have their world", 20*time.Second, p.synced)
+			testkit.Within(t, "all have their world", 20*time.Second, p.synced)
 		}
-		eventually(t, "their watches are held", 20*time.Second, func() bool { return after.Status().Watches >= 3*crowd })
+		testkit.Within(t, "their watches are held", 20*time.Second, func() bool { return after.Status().Watches >= 3*crowd })
 		since := s.auditLength()
 		s.raise()
-		eventually(t, "the outage is over", 20*time.Second, func() bool { return !after.Gone() })
+		testkit.Within(t, "the outage is over", 20*time.Second, func() bool { return !after.Gone() })
 		admin := gatetest.Clientset(t, s.RESTConfig(lab.Masters))
 		check(t, admin.CoreV1().Services("default").Delete(t.Context(), "stern", metav1.DeleteOptions{}))
 		s.service("default", "rudder", map[string]string{"part": "rudder"})
@@ -348,16 +349,16 @@ func TestOutage(t *testing.T) {
 		check(t, err)
 		want := worldOf(t, admin)
 		for _, p := range proxies {
-			eventually(t, "all know what changed", 40*time.Second, func() bool { return same(want, p.world()) == "" })
+			testkit.Within(t, "all know what changed", 40*time.Second, func() bool { return same(want, p.world()) == "" })
 		}
 		// One more change, which only a watch of the API server can tell.
 		s.service("default", "pennant", map[string]string{"part": "pennant"})
 		want = worldOf(t, admin)
 		for _, p := range proxies {
-			eventually(t, "all watch the API server", 40*time.Second, func() bool { return same(want, p.world()) == "" })
+			testkit.Within(t, "all watch the API server", 40*time.Second, func() bool { return same(want, p.world()) == "" })
 		}
 		var sum map[string]int
-		eventually(t, "the audit log is written", 10*time.Second, func() bool {
+		testkit.Within(t, "the audit log is written", 10*time.Second, func() bool {
 			sum = map[string]int{}
 			for _, resource := range []string{"services", "nodes", "endpointslices"} {
 				for verb, n := range s.asked(since, "system:serviceaccount:default:proxy", resource) {
@@ -382,7 +383,7 @@ func TestAnotherClustersFilesAreDropped(t *testing.T) {
 	n := openFront(t, s.Lab, dir, options{})
 	services, err := s.admin.CoreV1().Services("").List(t.Context(), metav1.ListOptions{})
 	check(t, err)
-	eventually(t, "this cluster's services took the place of the other's", 20*time.Second, func() bool {
+	testkit.Within(t, "this cluster's services took the place of the other's", 20*time.Second, func() bool {
 		status := n.Status()
 		return status.Resources[2].Resource == "services" && status.Resources[2].Objects == len(services.Items) && status.Grants == 0
 	})

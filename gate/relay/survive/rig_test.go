@@ -46,20 +46,6 @@ func check(t testing.TB, err error) {
 	}
 }
 
-func eventually(t testing.TB, what string, within time.Duration, done func() bool) {
-	t.Helper()
-	deadline := time.After(within)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within %s: %s", within, what)
-		}
-	}
-}
-
 // secret is in a Secret of every lab here, and must never be in a kept file.
 const secret = "c2VjcmV0LW9mLXRoZS1zaGlw"
 

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/seakeep/seakeep/gate/relay/watch"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -191,7 +192,7 @@ func compare(t *testing.T, g *rig, namespace string, all []*informer) {
 	for i, informer := range all {
 		var diff string
 		deadline := time.Now().Add(30 * time.Second)
-		eventually(t, fmt.Sprintf("informer %d has what the API server has", i), time.Minute, func() bool {
+		testkit.Within(t, fmt.Sprintf("informer %d has what the API server has", i), time.Minute, func() bool {
 			diff = cmp.Diff(want, informer.state())
 			if time.Now().After(deadline) {
 				t.Fatalf("informer %d (-API server +informer):\n%s", i, diff)

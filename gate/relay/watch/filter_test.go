@@ -21,6 +21,7 @@ import (
 
 	"github.com/seakeep/seakeep/gate/relay/frame"
 	"github.com/seakeep/seakeep/gate/relay/watch"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -119,13 +120,13 @@ func TestFilteredIsTheSame(t *testing.T) {
 	for _, namespace := range []string{"filter-a", "filter-b"} {
 		_, err := g.direct.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
 		check(t, err)
-		eventually(t, "the namespace has its account", 20*time.Second, func() bool {
+		testkit.Within(t, "the namespace has its account", 20*time.Second, func() bool {
 			_, err := g.direct.CoreV1().ServiceAccounts(namespace).Get(t.Context(), "default", metav1.GetOptions{})
 			return err == nil
 		})
 	}
 	do(http.MethodPost, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", gadgets)
-	eventually(t, "the kind is served", 20*time.Second, func() bool {
+	testkit.Within(t, "the kind is served", 20*time.Second, func() bool {
 		response, err := direct.Get(l.APIServerURL(0) + "/apis/watch.example.com/v1/gadgets")
 		if err != nil {
 			return false

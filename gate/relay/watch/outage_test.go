@@ -19,6 +19,7 @@ import (
 
 	"github.com/seakeep/seakeep/gate/relay/frame"
 	"github.com/seakeep/seakeep/gate/relay/watch"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -65,7 +66,7 @@ func TestGone(t *testing.T) {
 	_ = response.Body.Close()
 	const path = "/apis/gone.example.com/v1/gadgets"
 	version := ""
-	eventually(t, "the kind is served", 20*time.Second, func() bool {
+	testkit.Within(t, "the kind is served", 20*time.Second, func() bool {
 		response, err := direct.Get(l.APIServerURL(0) + path)
 		if err != nil {
 			return false
@@ -124,7 +125,7 @@ func TestSlowReader(t *testing.T) {
 	defer conn.Close()
 	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: gate\r\n\r\n", path)
 	check(t, err)
-	eventually(t, "the slow one follows", 10*time.Second, func() bool { return len(g.hub.Status()) == 1 && g.hub.Status()[0].Live })
+	testkit.Within(t, "the slow one follows", 10*time.Second, func() bool { return len(g.hub.Status()) == 1 && g.hub.Status()[0].Live })
 
 	response, err := httpClient(t, g.config()).Get(g.server.URL + path)
 	check(t, err)
@@ -154,7 +155,7 @@ func TestSlowReader(t *testing.T) {
 		_, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"x": large}}, metav1.CreateOptions{})
 		check(t, err)
 		written := time.Now()
-		eventually(t, name+" arrives at the other", 10*time.Second, func() bool {
+		testkit.Within(t, name+" arrives at the other", 10*time.Second, func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return !arrived[name].IsZero()

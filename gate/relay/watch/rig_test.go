@@ -20,6 +20,7 @@ import (
 
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/relay/watch"
+	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -129,7 +130,7 @@ func newRig(t testing.TB, l *lab.Lab, o watch.Options, http2 bool) *rig {
 		g.server.CloseClientConnections()
 		g.server.Close()
 		// Handlers of HTTP/2 end a little after their connection.
-		eventually(t, "all of the budget is given back", 10*time.Second, func() bool { return g.budget.taken.Load() == 0 })
+		testkit.Within(t, "all of the budget is given back", 10*time.Second, func() bool { return g.budget.taken.Load() == 0 })
 	})
 	return g
 }
@@ -158,16 +159,17 @@ func (g *rig) follow(w http.ResponseWriter, r *http.Request) bool {
 	}
 	seconds, _ := strconv.Atoi(query.Get("timeoutSeconds"))
 	bookmarks, _ := strconv.ParseBool(query.Get("allowWatchBookmarks"))
+	g.followed.Add(1) // before it is over: most still run when they are counted
 	err = g.hub.Follow(w, r, f, from, watch.Subscriber{
 		Bookmarks: bookmarks, Timeout: time.Duration(seconds) * time.Second, Filter: g.filter, Recheck: g.recheck,
 	})
 	var notShared *watch.NotSharedError
 	if errors.As(err, &notShared) {
+		g.followed.Add(-1)
 		g.forwarded.Add(1)
 		g.t.Logf("forwarding %s: %v", r.URL, err)
 		return false
 	}
-	g.followed.Add(1)
 	return true
 }
 
@@ -190,19 +192,4 @@ func (g *rig) counter(name string) float64 {
 	}
 	g.t.Fatalf("there is no metric %s", name)
 	return 0
-}
-
-// eventually waits for a state of the world.
-func eventually(t testing.TB, what string, within time.Duration, is func() bool) {
-	t.Helper()
-	deadline := time.After(within)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s: not within %s", what, within)
-		}
-	}
 }
