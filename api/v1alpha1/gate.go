@@ -34,6 +34,9 @@ type GateConfiguration struct {
 	DefaultLimits Switch `json:"defaultLimits,omitempty"`
 	// Relay shares reads of the resources it names between clients; absent: every request is forwarded.
 	Relay *GateRelay `json:"relay,omitempty"`
+	// Overload admits requests by what they cost, by whose they are and by what the API servers can take; absent: everything
+	// that the limits let through is forwarded at once.
+	Overload *GateOverload `json:"overload,omitempty"`
 	// Admin is the endpoint for emergency rules, status and talkers.
 	Admin GateAdmin `json:"admin"`
 	// Ledger bounds the memory of who costs what.
@@ -209,6 +212,9 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.Relay != nil {
 		c.Relay.setDefaults()
 	}
+	if c.Overload != nil {
+		c.Overload.setDefaults()
+	}
 	if c.Tracing != nil {
 		c.Tracing.setDefaults()
 	}
@@ -255,6 +261,9 @@ func (c *GateConfiguration) Validate() field.ErrorList {
 	}
 	if c.Relay != nil {
 		errs = append(errs, c.Relay.validate(field.NewPath("relay"))...)
+	}
+	if c.Overload != nil {
+		errs = append(errs, c.Overload.validate(field.NewPath("overload"))...)
 	}
 	if c.Tracing != nil {
 		errs = append(errs, c.Tracing.validate(field.NewPath("tracing"))...)
