@@ -219,13 +219,13 @@ func (l *Law) Tick(now time.Time, e Evidence) Decision {
 	if l.settle.step(now, within) {
 		l.window.forgetSlowness()
 	}
-	well := l.passiveWell()
+	held := l.passiveHeld()
 	for i, s := range servers {
 		if s.settle.step(now, within) {
 			l.window.forgetSlowness()
 		}
 		s.look(now, e.Servers[i].Reading, &round{
-			config: &l.config, window: &l.window, passive: &e.Passive, serving: serving, used: use, well: well, quiet: use < 0.5,
+			config: &l.config, window: &l.window, passive: &e.Passive, serving: serving, mean: mean(servers), used: use, held: held, quiet: use < 0.5,
 		})
 		if s.fellAt == now {
 			l.fell = now
@@ -282,10 +282,29 @@ func (l *Law) meet(all []Server) (servers []*server, serving int) {
 	return servers, serving
 }
 
-// passiveWell is whether nothing that requests tell speaks against a rise.
-func (l *Law) passiveWell() bool {
+// mean is the seats of a serving server.
+func mean(servers []*server) float64 {
+	sum, n := 0.0, 0.0
+	for _, s := range servers {
+		if s.serving {
+			sum, n = sum+s.seats, n+1
+		}
+	}
+	return max(sum, 1e-9) / max(n, 1)
+}
+
+// passiveHeld is what of that which requests tell speaks against a rise; "" is nothing.
+func (l *Law) passiveHeld() Signal {
 	slow, known := l.window.slowness()
-	return !(known && slow > slowWell) && l.window.timedOut() < 0.01 && l.window.tooMany() < 0.01 && l.window.errors() < 0.2
+	switch {
+	case l.window.timedOut() >= 0.01, l.window.errors() >= errorsOver:
+		return TimedOut
+	case l.window.tooMany() >= 0.01:
+		return Rejections
+	case known && slow > slowWell:
+		return Latency
+	}
+	return ""
 }
 
 // listen lets the limit fall by what requests tell. While an API server says that its processors are what is short, its own
@@ -357,22 +376,37 @@ func (l *Law) decide(now time.Time, e *Evidence, servers []*server, serving int,
 		}
 	}
 	d.Healthy = len(servers) > 0 && slices.ContainsFunc(e.Servers, func(s Server) bool { return s.Serving }) &&
-		most < 1 && l.window.errors() < 0.2
+		most < 1 && l.window.errors() < errorsOver
+	l.explain(&d, e, servers, most, used, missing)
+	return d
+}
+
+// explain says what binds.
+func (l *Law) explain(d *Decision, e *Evidence, servers []*server, most, used float64, missing string) {
+	held := Free
+	for _, s := range servers {
+		if s.serving && s.held != "" && slices.Index(Signals, s.held) < slices.Index(Signals, held) {
+			held = s.held
+		}
+	}
 	switch {
+	case len(servers) == 0:
+		d.Signal, d.Reason = Gone, "no API server is known"
 	case most >= 1:
 		d.Reason = l.words(d.Signal, servers, most)
 	case missing != "":
 		d.Signal, d.Reason = Gone, fmt.Sprintf("%s does not say how it is: the limit may fall and does not rise", missing)
+	case e.Passive.ListBytes > usedRatio*d.ListBytes:
+		d.Signal, d.Reason = Memory, "LISTs wait for memory: "+l.words(Memory, servers, d.Pressures[Memory])
 	case used < usedRatio:
 		d.Signal, d.Reason = Unused, fmt.Sprintf("%.0f%% of it is used: it stays", 100*used)
 	case d.Limit >= l.config.Max:
 		d.Signal, d.Reason = Bounded, "it is at its configured maximum"
-	case most > 0.85:
-		d.Reason = "it stays: " + l.words(d.Signal, servers, most)
+	case held != Free:
+		d.Signal, d.Reason = held, "it stays: "+l.words(held, servers, d.Pressures[held])
 	default:
 		d.Signal, d.Reason = Free, "it is used, and nothing is short: it rises"
 	}
-	return d
 }
 
 func (l *Law) boundKnown(servers []*server) bool {
@@ -413,7 +447,7 @@ func (l *Law) words(signal Signal, servers []*server, pressure float64) string {
 	case TimedOut:
 		return fmt.Sprintf("%.0f%% of requests get no answer in time", 100*pressure*timedOutOver)
 	case Rejections:
-		return fmt.Sprintf("API servers answer 429 to %.0f%% of requests", 100*l.window.tooMany())
+		return fmt.Sprintf("API servers answer 429 to %.0f%% of requests, or to what does not come through the gate", 100*l.window.tooMany())
 	}
 	return string(signal)
 }

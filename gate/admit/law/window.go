@@ -9,6 +9,7 @@ import (
 const (
 	timedOutOver = 0.05
 	tooManyOver  = 0.02
+	errorsOver   = 0.2 // an error need not come of load: it keeps the limit from rising, and ends a recovery's growth
 	fewest       = 5.0 // ended requests, below which nothing is concluded
 )
 
