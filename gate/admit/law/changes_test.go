@@ -248,3 +248,50 @@ func TestStormsComeAndGo(t *testing.T) {
 		m.run(30 * time.Second)
 	}
 }
+
+// A cost model that takes everything for three times as fast as it is must not pin the limit: on a control plane whose
+// processors are idle it may learn.
+func TestExpectationsAreWrong(t *testing.T) {
+	m := newModel(10, 1, 8, 8*gib)
+	m.law = New(Config{Min: 4, Max: 600, Initial: 10})
+	m.bias = 3
+	m.run(10 * time.Second)
+	m.begin(listPods, 300)
+	m.run(2 * time.Minute)
+	m.reset()
+	m.run(20 * time.Second)
+	t.Logf("bias is now %.1f: %v", m.bias, m)
+	if use := m.use(); use < 0.7 {
+		t.Errorf("settled: %v", m)
+	}
+}
+
+// Readings every five seconds: slower, and as steady.
+func TestRareReadings(t *testing.T) {
+	m := newModel(11, 1, 2, 4*gib)
+	m.every = 5 * time.Second
+	m.run(20 * time.Second)
+	m.begin(listPods, 300)
+	m.run(90 * time.Second)
+	m.reset()
+	m.run(60 * time.Second)
+	t.Log(m)
+	if use := m.use(); use < 0.7 || use > 0.95 || m.most > 2*m.least {
+		t.Errorf("settled: %v", m)
+	}
+}
+
+// One of three API servers has half the processors of the others: it is not driven to its end.
+func TestUnequalServers(t *testing.T) {
+	m := newModel(12, 3, 4, 4*gib)
+	m.servers[1].processors = 2
+	m.run(20 * time.Second)
+	m.begin(listPods, 1000)
+	m.run(time.Minute)
+	m.reset()
+	m.run(time.Minute)
+	t.Log(m)
+	if p99 := m.quantile("small", 0.99); p99 > 0.1 || m.use() < 0.5 {
+		t.Errorf("small requests took %.0f ms: %v", 1e3*p99, m)
+	}
+}

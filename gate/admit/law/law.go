@@ -217,12 +217,12 @@ func (l *Law) Tick(now time.Time, e Evidence) Decision {
 	use := l.window.use(l.limit)
 	within := e.Passive.SeatsInUse <= l.limit*1.02
 	if l.settle.step(now, within) {
-		l.window.forgetSlowness()
+		l.window.forget()
 	}
-	held := l.passiveHeld()
+	held := l.held(now, &e, servers)
 	for i, s := range servers {
 		if s.settle.step(now, within) {
-			l.window.forgetSlowness()
+			l.window.forget()
 		}
 		s.look(now, e.Servers[i].Reading, &round{
 			config: &l.config, window: &l.window, passive: &e.Passive, serving: serving, mean: mean(servers), used: use, held: held, quiet: use < 0.5,
@@ -293,8 +293,24 @@ func mean(servers []*server) float64 {
 	return max(sum, 1e-9) / max(n, 1)
 }
 
-// passiveHeld is what of that which requests tell speaks against a rise; "" is nothing.
-func (l *Law) passiveHeld() Signal {
+// held is what speaks against a rise of any server's part; "" is nothing. Requests go where the fewest seats are held: what
+// one part rises by comes in equal parts to all servers, those that say nothing and those that have too much already.
+func (l *Law) held(now time.Time, e *Evidence, servers []*server) Signal {
+	someone, late := false, false
+	for i, s := range servers {
+		r := e.Servers[i].Reading
+		s.fresh = isFresh(now, r, l.config.StaleAfter)
+		someone = someone || e.Servers[i].Serving
+		late = late || s.serving && (!s.fresh || now.Sub(r.At) > lateness(r.Over))
+	}
+	if !someone || late {
+		return Gone
+	}
+	for _, signal := range Signals {
+		if slices.ContainsFunc(servers, func(s *server) bool { return s.serving && s.pressures[signal] >= 1 && len(servers) > 1 }) {
+			return signal
+		}
+	}
 	slow, known := l.window.slowness()
 	switch {
 	case l.window.timedOut() >= 0.01, l.window.errors() >= errorsOver:
@@ -306,6 +322,9 @@ func (l *Law) passiveHeld() Signal {
 	}
 	return ""
 }
+
+// lateness is the age from which a reading is no ground for more: the one after it should have come.
+func lateness(over time.Duration) time.Duration { return over*5/2 + time.Second }
 
 // listen lets the limit fall by what requests tell. While an API server says that its processors are what is short, its own
 // word decides, and slowness says how short.
@@ -360,6 +379,10 @@ func (l *Law) decide(now time.Time, e *Evidence, servers []*server, serving int,
 	if len(servers) == 0 {
 		d.Limit, d.ListBytes = l.limit, l.config.ListBytesFloor
 	}
+	someone := slices.ContainsFunc(e.Servers, func(s Server) bool { return s.Serving })
+	if !someone {
+		d.Limit = min(d.Limit, l.limit)
+	}
 	d.Limit = min(max(d.Limit, l.config.Min), l.config.Max)
 	l.limit = d.Limit
 	l.passivePressures(d.Pressures)
@@ -375,9 +398,11 @@ func (l *Law) decide(now time.Time, e *Evidence, servers []*server, serving int,
 			most, d.Signal = p, signal
 		}
 	}
-	d.Healthy = len(servers) > 0 && slices.ContainsFunc(e.Servers, func(s Server) bool { return s.Serving }) &&
-		most < 1 && l.window.errors() < errorsOver
+	d.Healthy = someone && most < 1 && l.window.errors() < errorsOver && (l.fell.IsZero() || now.Sub(l.fell) >= passiveReaction)
 	l.explain(&d, e, servers, most, used, missing)
+	if !someone {
+		d.Signal, d.Reason = Gone, "no API server takes requests: it stays"
+	}
 	return d
 }
 
@@ -390,8 +415,6 @@ func (l *Law) explain(d *Decision, e *Evidence, servers []*server, most, used fl
 		}
 	}
 	switch {
-	case len(servers) == 0:
-		d.Signal, d.Reason = Gone, "no API server is known"
 	case most >= 1:
 		d.Reason = l.words(d.Signal, servers, most)
 	case missing != "":
@@ -436,7 +459,10 @@ func (l *Law) words(signal Signal, servers []*server, pressure float64) string {
 	case CPU:
 		return fmt.Sprintf("%s uses %.0f%% of its processors", who, 100*pressure*fallCPU(&l.config))
 	case Memory:
-		return fmt.Sprintf("%s holds %.0f%% of the memory it is to hold", who, 100*pressure)
+		if s := l.servers[who]; s != nil && s.memory.target > 0 {
+			return fmt.Sprintf("%s holds %.0f MiB, and is to hold %.0f", who, s.memory.resident/(1<<20), s.memory.target/(1<<20))
+		}
+		return "nobody says how much is held"
 	case Etcd:
 		s := l.servers[who]
 		return fmt.Sprintf("etcd takes %s for %s, %s on a quiet control plane", round3(s.etcd), who, round3(s.etcdBase))

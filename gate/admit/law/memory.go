@@ -124,8 +124,8 @@ func (m *memory) pressure() float64 {
 	if m.target <= 0 {
 		return 0
 	}
-	p := m.resident / m.target
-	if !m.growing {
+	p := m.resident / m.target / tightRatio
+	if !m.growing || !m.tight {
 		p = min(p, 0.99) // held, and free: Go gives it back in time
 	}
 	return p

@@ -69,10 +69,12 @@ type model struct {
 	ceiling float64 // of list bytes with a fixed limit
 
 	servers    []*apiServer
-	storePace  float64 // seconds of one request at etcd
-	storeWidth float64 // that many at once without waiting
-	blind      bool    // nothing is scraped
-	unbounded  bool    // servers do not say what they have
+	storePace  float64       // seconds of one request at etcd
+	storeWidth float64       // that many at once without waiting
+	every      time.Duration // between two readings
+	bias       float64       // by how much too fast the cost model takes everything to be; it learns while it may
+	blind      bool          // nothing is scraped
+	unbounded  bool          // servers do not say what they have
 
 	storm   work
 	clients int
@@ -102,7 +104,7 @@ type model struct {
 
 func newModel(seed uint64, servers int, processors, memory float64) *model {
 	m := &model{
-		random: rand.New(rand.NewPCG(seed, 7)), now: epoch, storePace: 0.002, storeWidth: 16,
+		random: rand.New(rand.NewPCG(seed, 7)), now: epoch, storePace: 0.002, storeWidth: 16, every: time.Second, bias: 1,
 		law: New(Config{Min: 4, Max: 600 * float64(servers), Initial: 40}), small: 40, writes: 20,
 	}
 	for i := range servers {
@@ -345,7 +347,7 @@ func (m *model) serve(s *apiServer, dt float64) {
 func (m *model) finish(s *apiServer, j *job) {
 	s.live -= 2 * j.bytes
 	took := m.now.Sub(j.sent).Seconds()
-	m.passive.Slowness += took / max(j.expected, modelStep.Seconds())
+	m.passive.Slowness += took / max(j.expected/m.bias, modelStep.Seconds())
 	m.passive.Finished++
 	m.done[j.name]++
 	m.took[j.name] = append(m.took[j.name], m.now.Sub(j.asked).Seconds())
@@ -368,7 +370,7 @@ func (m *model) crash(s *apiServer) {
 // scrape takes a reading every second and lets it arrive late.
 func (m *model) scrape(s *apiServer) {
 	if !s.down && !m.blind && !m.now.Before(s.nextScrape) {
-		s.nextScrape = m.now.Add(time.Duration((0.9 + 0.2*m.random.Float64()) * float64(time.Second)))
+		s.nextScrape = m.now.Add(time.Duration((0.9 + 0.2*m.random.Float64()) * float64(m.every)))
 		r := &Reading{
 			At: m.now, Started: s.started, Resident: s.resident * (0.99 + 0.02*m.random.Float64()), InFlight: float64(len(s.jobs)),
 		}
@@ -409,6 +411,9 @@ func (m *model) tick() {
 	}
 	m.decision = m.law.Tick(m.now, e)
 	m.passive, m.inUse, m.useTime = Passive{}, 0, 0
+	if !m.decision.Congested {
+		m.bias += (1 - m.bias) * 0.25 / 30
+	}
 	m.least, m.most = min(m.least, m.decision.Limit), max(m.most, m.decision.Limit)
 }
 

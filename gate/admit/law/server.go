@@ -56,7 +56,7 @@ type round struct {
 	serving int
 	mean    float64 // seats of a serving server
 	used    float64
-	held    Signal // what of that which requests tell speaks against a rise; "" nothing
+	held    Signal // what all have in common that speaks against a rise; "" nothing
 	quiet   bool   // few of the seats are held
 }
 
@@ -71,15 +71,18 @@ func (r *Reading) clean() Reading {
 	return c
 }
 
+// isFresh is whether a reading still says how its server is.
+func isFresh(now time.Time, r *Reading, staleAfter time.Duration) bool {
+	return r != nil && now.Sub(r.At) <= staleAfter && r.At.Sub(now) <= 2*time.Second
+}
+
 // look takes what the server says of itself. Only a reading that was not there at the last tick moves anything.
 func (s *server) look(now time.Time, reading *Reading, all *round) {
 	s.memory.held(now, all.passive.ListBytes/float64(max(1, all.serving)))
-	if reading == nil || now.Sub(reading.At) > all.config.StaleAfter || reading.At.Sub(now) > 2*time.Second {
-		s.fresh = false
+	if !s.fresh {
 		s.memory.blind(all.config)
 		return
 	}
-	s.fresh = true
 	if !reading.At.After(s.read) {
 		return
 	}
