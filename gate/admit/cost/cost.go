@@ -117,7 +117,7 @@ func (m *Model) estimate(s *Shape) Estimate {
 	out := Estimate{Seats: 1}
 	switch {
 	case e != nil && e.seconds.known() && e.bytes.known():
-		out.Seconds, out.Bytes, out.Learned = e.seconds.value, int64(e.bytes.value), true
+		out.Seconds, out.Bytes, out.Learned = e.seconds.value, int64(math.Round(e.bytes.value)), true
 		if s.Encodes() {
 			out.Seats = m.seats(s, e.bytes.value)
 		}
@@ -126,7 +126,7 @@ func (m *Model) estimate(s *Shape) Estimate {
 		if k != nil {
 			g = m.borrow(s, f, k, g)
 		}
-		out.Seats, out.Seconds, out.Bytes = g.seats, g.seconds, int64(g.bytes)
+		out.Seats, out.Seconds, out.Bytes = g.seats, g.seconds, int64(math.Round(g.bytes))
 	}
 	if s.writes() {
 		out.FinalSeats, out.FinalSeconds = m.final(s)

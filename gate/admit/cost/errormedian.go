@@ -21,7 +21,7 @@ type errorMedian struct {
 func (m *errorMedian) add(err float64) {
 	step := 0
 	if err > leastError {
-		step = min(1+int(math.Log(err/leastError)/math.Log(errorStep)), errorSteps-1)
+		step = int(min(1+math.Log(err/leastError)/math.Log(errorStep), errorSteps-1))
 	}
 	m.steps[step]++
 	if m.total++; m.total < lately {

@@ -12,15 +12,10 @@ const mostClauses = 12
 
 // clause is one alternative of an Accept header.
 type clause struct {
-	kind, subtype string
-	q             float64
-	as            kind
-	// stream and sv are parameters that the API server refuses a clause for.
-	stream, sv string
+	q                       float64
+	anyType, anySubtype, ok bool
+	media                   Media // what it comes to, if ok: the API server can serve it
 }
-
-// kind is what a client wants objects converted to.
-type kind struct{ name, group, version string }
 
 // mediaOf reads Accept as the API server negotiates (github.com/munnerz/goautoneg and
 // k8s.io/apiserver/pkg/endpoints/handlers/negotiation): the first clause that it can serve, after sorting.
@@ -52,8 +47,8 @@ func mediaOf(h http.Header) Media {
 		n++
 	}
 	for i := range clauses[:n] {
-		if media, ok := clauses[i].media(); ok {
-			return media
+		if clauses[i].ok {
+			return clauses[i].media
 		}
 	}
 	return OtherMedia
@@ -62,84 +57,102 @@ func mediaOf(h http.Header) Media {
 // before is goautoneg's order, which is none: a specific type comes before a wildcard with a higher q if it follows it, and
 // behind if it does not. What counts is what the API server does.
 func (c *clause) before(other *clause) bool {
-	return c.q > other.q || c.kind != "*" && other.kind == "*" || c.subtype != "*" && other.subtype == "*"
+	return c.q > other.q || !c.anyType && other.anyType || !c.anySubtype && other.anySubtype
 }
 
 // parseClause reads one clause; ok is false for one that is passed over.
 func parseClause(text string) (c clause, ok bool) {
-	name, parameters, _ := strings.Cut(trim(text), ";")
-	kind, subtype, _ := strings.Cut(name, "/")
-	c.q, c.kind, c.subtype = 1, trim(kind), trim(subtype)
+	name, rest, _ := strings.Cut(trim(text), ";")
+	major, subtype, _ := strings.Cut(name, "/")
+	subtype, more, _ := strings.Cut(subtype, "/")
+	major = trim(major)
 	switch {
-	case subtype == "" && c.kind == "*":
-		c.subtype = "*"
+	case more != "", subtype == "" && (major != "*" || strings.Contains(name, "//")):
+		return c, false
 	case subtype == "":
-		return c, false
+		subtype = "*"
 	}
-	if subtype, more, _ := strings.Cut(subtype, "/"); more != "" {
-		return c, false
-	} else if subtype != "" {
-		c.subtype = trim(subtype)
-	}
-	for parameters != "" {
+	subtype = trim(subtype)
+	c.anyType, c.anySubtype = major == "*", subtype == "*"
+	var p parameters
+	c.q, p = parseParameters(rest)
+	c.media, c.ok = mediaFor(major, subtype, &p)
+	return c, true
+}
+
+// parameters are those that the API server knows.
+type parameters struct {
+	// as, group and version are the kind that objects are to be converted to, if convert.
+	as, group, version string
+	convert            bool
+	stream, sv         string
+}
+
+func parseParameters(rest string) (q float64, p parameters) {
+	q = 1
+	for rest != "" {
 		var parameter string
-		parameter, parameters, _ = strings.Cut(parameters, ";")
+		parameter, rest, _ = strings.Cut(rest, ";")
 		name, value, _ := strings.Cut(parameter, "=")
+		if value == "" {
+			continue
+		}
 		value, more, _ := strings.Cut(value, "=")
-		if value == "" && more == "" || more != "" {
+		if more != "" {
 			continue
 		}
 		switch trim(name) {
 		case "q":
-			c.q, _ = strconv.ParseFloat(value, 32) // as goautoneg: 0 for what is no number
+			q, _ = strconv.ParseFloat(value, 32) // as goautoneg: 0 for what is no number
 		case "as":
-			c.as.name = trim(value)
+			p.as, p.convert = trim(value), true
 		case "g":
-			c.as.group = trim(value)
+			p.group, p.convert = trim(value), true
 		case "v":
-			c.as.version = trim(value)
+			p.version, p.convert = trim(value), true
 		case "stream":
-			c.stream = trim(value)
+			p.stream = trim(value)
 		case "sv":
-			c.sv = trim(value)
+			p.sv = trim(value)
 		}
 	}
-	return c, true
+	return q, p
 }
 
 func trim(s string) string { return strings.Trim(s, " ") }
 
-// media is what the API server makes of a clause; ok is false if it cannot serve it. What a wildcard leaves open is JSON.
-func (c *clause) media() (media Media, ok bool) {
-	if c.stream != "" && c.stream != "watch" || c.sv != "" && c.sv != "v1" {
+// mediaFor is what the API server makes of a media type; ok is false if it cannot serve it. What a wildcard leaves open is
+// JSON.
+func mediaFor(major, subtype string, p *parameters) (media Media, ok bool) {
+	if p.stream != "" && p.stream != "watch" || p.sv != "" && p.sv != "v1" {
 		return OtherMedia, false
 	}
 	switch {
-	case c.kind == "*" && c.subtype == "*", c.kind == "application" && (c.subtype == "*" || c.subtype == "json"):
+	case major == "*" && subtype == "*", major == "application" && (subtype == "*" || subtype == "json"):
 		media = JSON
-	case c.kind != "application":
+	case major != "application":
 		return OtherMedia, false
-	case c.subtype == "vnd.kubernetes.protobuf":
+	case subtype == "vnd.kubernetes.protobuf":
 		media = Protobuf
-	case c.subtype == "cbor", c.subtype == "cbor-seq":
+	case subtype == "cbor", subtype == "cbor-seq":
 		media = CBOR
-	case c.subtype == "yaml" && c.stream == "": // it is not streamed
+	case subtype == "yaml" && p.stream == "": // it is not streamed
 		media = OtherMedia
 	default:
 		return OtherMedia, false
 	}
-	return convert(media, c.as)
+	return converted(media, p)
 }
 
-// convert is what becomes of a media type in which objects are wanted as another kind, if the API server does that.
-func convert(media Media, as kind) (Media, bool) {
-	if as == (kind{}) {
+// converted is what becomes of a media type in which objects are wanted as another kind, if the API server does that.
+func converted(media Media, p *parameters) (Media, bool) {
+	if !p.convert {
 		return media, true
 	}
-	if as.group != "meta.k8s.io" || as.version != "v1" && as.version != "v1beta1" {
+	if p.group != "meta.k8s.io" || p.version != "v1" && p.version != "v1beta1" {
 		return OtherMedia, false
 	}
-	switch as.name {
+	switch p.as {
 	case "Table":
 		return Table, media != Protobuf && media != CBOR
 	case "PartialObjectMetadata", "PartialObjectMetadataList":

@@ -118,8 +118,10 @@ func (m *Model) seatsByCount(s *Shape, stored, limit float64) int {
 	return m.clamp(processed / objectsPerSeat)
 }
 
-// seats is one for each 100 KB that are in memory at once.
+// seats is one for each 100 KB that are in memory at once. A median went through its logarithm: it is rounded before the last
+// byte of it takes a seat.
 func (m *Model) seats(s *Shape, bytes float64) int {
+	bytes = math.Round(bytes)
 	if s.fromCache() {
 		bytes = min(bytes, mostFromCache)
 	}

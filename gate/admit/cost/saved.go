@@ -145,8 +145,8 @@ func (s *savedTracker) check(name string, least, most float64) error {
 		return fmt.Errorf("%s.spread must be 0 to %d, got %v", name, mostSpread, s.Spread)
 	case s.Confidence < 1 || s.Confidence > mostConfidence:
 		return fmt.Errorf("%s.confidence must be 1 to %d, got %d", name, mostConfidence, s.Confidence)
-	case s.Samples < int64(s.Confidence):
-		return fmt.Errorf("%s.samples must be ≥ its confidence %d, got %d", name, s.Confidence, s.Samples)
+	case s.Samples < int64(s.Confidence) || s.Samples > mostSamples:
+		return fmt.Errorf("%s.samples must be %d (its confidence) to %d, got %d", name, s.Confidence, int64(mostSamples), s.Samples)
 	}
 	return nil
 }

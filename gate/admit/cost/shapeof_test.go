@@ -152,6 +152,7 @@ func negotiated(header string) Media {
 
 func FuzzMedia(f *testing.F) {
 	f.Add("application/json;q=0.1 , application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, */*;q=0.2")
+	f.Add("*;g==")
 	f.Add("*, application/cbor;q=x, application/yaml; q=1;stream=watch;sv=v1, text/*;pretty=1")
 	f.Add("application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json")
 	f.Fuzz(func(t *testing.T, header string) {

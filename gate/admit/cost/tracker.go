@@ -20,6 +20,8 @@ const (
 	firstSpread = 0.3
 	// mostConfidence bounds how much of what was learned long ago counts.
 	mostConfidence = 100
+	// mostSamples is more than anybody counts, and every JSON number can be.
+	mostSamples = 1 << 53
 )
 
 // tracker follows the median of a positive quantity. The zero tracker knows nothing.
@@ -46,7 +48,7 @@ func (t *tracker) learn(value float64) {
 		t.set(t.mean + t.weight()*d)
 		t.spread += t.memory() * (math.Abs(d) - t.spread)
 	}
-	t.samples++
+	t.samples = min(t.samples+1, mostSamples)
 	t.confidence = min(t.confidence+1, mostConfidence)
 }
 
