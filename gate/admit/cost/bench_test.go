@@ -50,6 +50,7 @@ func BenchmarkRequest(b *testing.B) {
 				m.Observe(start, s, Sample{Upstream: time.Duration(50+i%10) * time.Millisecond, Bytes: 500_000, Code: 200})
 			}
 		})
+		m.Observe(start, s, Sample{Upstream: time.Second, Bytes: 500_000, Code: 200})
 		b.Run(name+"/Estimate", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

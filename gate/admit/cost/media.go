@@ -39,6 +39,9 @@ func mediaOf(h http.Header) Media {
 		if !ok {
 			continue
 		}
+		if n == 0 && c.ok && c.q == 1 && !c.anyType && !c.anySubtype && !strings.Contains(rest, "q") {
+			return c.media // nothing comes before it: the rule, and what follows need not be read
+		}
 		at := n
 		for ; at > 0 && c.before(&clauses[at-1]); at-- {
 			clauses[at] = clauses[at-1]
