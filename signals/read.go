@@ -30,10 +30,17 @@ const maxBytes = 8 << 20
 // histograms; only the wanted families reach the parser, because reading must stay cheap where it runs every second
 // beside a control plane that has no processor left.
 func Read(r io.Reader, now time.Time) (APIServer, error) {
-	families, err := parse(r, cpuSeconds, residentBytes, startSeconds, inFlight, queued, executingSeats, requestTotal, rejectedTotal)
+	families, err := parse(r, serverMetrics...)
 	if err != nil {
 		return APIServer{}, err
 	}
+	return serverOf(families, now)
+}
+
+// serverMetrics are the families an APIServer is made from.
+var serverMetrics = []string{cpuSeconds, residentBytes, startSeconds, inFlight, queued, executingSeats, requestTotal, rejectedTotal}
+
+func serverOf(families map[string]*dto.MetricFamily, now time.Time) (APIServer, error) {
 	for _, name := range []string{cpuSeconds, residentBytes, inFlight} {
 		if len(families[name].GetMetric()) == 0 {
 			return APIServer{}, &MissingError{Metric: name}
@@ -56,7 +63,7 @@ func Read(r io.Reader, now time.Time) (APIServer, error) {
 }
 
 // pick keeps the lines of the wanted families.
-func pick(r io.Reader, wanted [][]byte) ([]byte, error) {
+func pick(r io.Reader, wanted map[string]bool) ([]byte, error) {
 	var kept bytes.Buffer
 	lines := bufio.NewReaderSize(r, 64<<10)
 	for {
@@ -88,19 +95,24 @@ func pick(r io.Reader, wanted [][]byte) ([]byte, error) {
 	}
 }
 
-func isWanted(line []byte, wanted [][]byte) bool {
-	for _, prefix := range []string{"# TYPE ", "# HELP "} {
-		if rest, ok := bytes.CutPrefix(line, []byte(prefix)); ok {
-			line = rest
-			break
+// isWanted is whether a line is of a wanted family. Most lines are not, and this is all that is done about those.
+func isWanted(line []byte, wanted map[string]bool) bool {
+	if len(line) > 0 && line[0] == '#' {
+		for _, prefix := range []string{"# TYPE ", "# HELP "} {
+			if rest, ok := bytes.CutPrefix(line, []byte(prefix)); ok {
+				line = rest
+				break
+			}
 		}
 	}
-	for _, name := range wanted {
-		if rest, ok := bytes.CutPrefix(line, name); ok {
-			return len(rest) == 0 || rest[0] == '{' || rest[0] == ' ' || rest[0] == '\t' || rest[0] == '\n'
+	// The longest wanted name is far shorter than this.
+	head := line[:min(len(line), 128)]
+	for i, c := range head {
+		if c == '{' || c == ' ' || c == '\t' || c == '\n' {
+			return wanted[string(head[:i])]
 		}
 	}
-	return false
+	return len(head) == len(line) && wanted[string(line)]
 }
 
 // label selects the metrics with this label value.

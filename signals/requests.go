@@ -98,9 +98,9 @@ func grown(before, after map[RequestKind]float64) map[RequestKind]float64 {
 
 // parse keeps the lines of the named families and parses them.
 func parse(r io.Reader, names ...string) (map[string]*dto.MetricFamily, error) {
-	wanted := make([][]byte, len(names))
-	for i, name := range names {
-		wanted[i] = []byte(name)
+	wanted := make(map[string]bool, len(names))
+	for _, name := range names {
+		wanted[name] = true
 	}
 	text, err := pick(r, wanted)
 	if err != nil {

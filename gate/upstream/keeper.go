@@ -36,6 +36,7 @@ type Keeper struct {
 	headers *identity.Headers
 	evening choice.Evening
 	retired []*Server
+	loads   bool // whether servers are asked for their load
 }
 
 // NewKeeper registers its metrics with the registerer, if there is one. Servers come with Prepare and Use.
@@ -144,21 +145,24 @@ func (k *Keeper) signal() {
 // tick is how often watches are evened out and connections of servers no longer in use are looked at.
 const tick = time.Second
 
-// Run probes and evens out until the context ends. Close follows it.
+// Run probes, asks for the load and evens out until the context ends. Close follows it.
 func (k *Keeper) Run(ctx context.Context) {
 	probed := map[*Server]func(){}
 	var looking lookers
+	reading := loadReaders{}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
 		k.probe(ctx, probed)
 		looking.follow(ctx, k)
+		reading.follow(ctx, k)
 		select {
 		case <-ctx.Done():
 			for _, stop := range probed {
 				stop()
 			}
 			looking.stop()
+			reading.stop()
 			return
 		case <-k.changed:
 		case now := <-ticker.C:

@@ -49,6 +49,7 @@ type keeperMetrics struct {
 	keeper                      *Keeper
 	in, seats, streams, out     *prometheus.Desc
 	panicRequests, panicRefused *prometheus.Desc
+	loadAge, loadReadings       *prometheus.Desc
 	moved                       prometheus.Counter
 	lookups                     *prometheus.CounterVec
 }
@@ -70,6 +71,11 @@ func newKeeperMetrics(registerer prometheus.Registerer, k *Keeper) *keeperMetric
 			"Requests sent to an API server that is out, because no other is left.", nil, nil),
 		panicRefused: prometheus.NewDesc("seakeep_gate_upstream_panic_refused_total",
 			"Requests answered 429 because every API server is out and enough requests were trying.", nil, nil),
+		loadAge: prometheus.NewDesc("seakeep_gate_upstream_load_age_seconds",
+			"How old the latest that the API server said of its load is; absent while it has said nothing.", []string{"upstream"}, nil),
+		loadReadings: prometheus.NewDesc("seakeep_gate_upstream_load_readings_total",
+			"Readings of the API server's /metrics, by result: read, forbidden (the group system:monitoring may not), refused (429), errored, late, unreachable, unreadable.",
+			[]string{"upstream", "result"}, nil),
 		moved: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "seakeep_gate_upstream_moved_watches_total",
 			Help: "Watches ended so that their clients open them again at another API server.",
@@ -95,7 +101,7 @@ func (m *keeperMetrics) looked(entry string, err error) {
 
 // Describe implements prometheus.Collector.
 func (m *keeperMetrics) Describe(into chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.in, m.out, m.seats, m.streams, m.panicRequests, m.panicRefused} {
+	for _, d := range []*prometheus.Desc{m.in, m.out, m.seats, m.streams, m.panicRequests, m.panicRefused, m.loadAge, m.loadReadings} {
 		into <- d
 	}
 }
@@ -110,6 +116,12 @@ func (m *keeperMetrics) Collect(into chan<- prometheus.Metric) {
 		v := m.keeper.table.View(now, s.state)
 		gauge(m.seats, v.Seats, s.Name)
 		gauge(m.streams, float64(v.Streams), s.Name)
+		if last := s.load.latest().Last; last != nil {
+			gauge(m.loadAge, now.Sub(last.Read).Seconds(), s.Name)
+		}
+		for result, n := range s.load.results() {
+			into <- prometheus.MustNewConstMetric(m.loadReadings, prometheus.CounterValue, float64(n), s.Name, result)
+		}
 		for _, a := range []choice.Ability{choice.Serving, choice.Quorum} {
 			gauge(m.in, [...]float64{choice.In: 1, choice.HalfOpen: 0.5, choice.Out: 0}[v.States[a]], s.Name, a.String())
 			for _, why := range choice.Reasons {

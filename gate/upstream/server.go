@@ -69,6 +69,7 @@ type Server struct {
 
 	state   *choice.Server
 	watches watches
+	load    loadState
 	// inFlight counts requests being carried, streams included.
 	inFlight atomic.Int64
 }

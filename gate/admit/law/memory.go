@@ -7,13 +7,13 @@ import (
 
 const (
 	// An API server holds a few bytes for each byte of an answer: the objects it was made from, the encoder's buffers, and
-	// what the collector has not come to yet.
-	factorFirst = 3.0
+	// what the collector has not come to yet, which is as much again.
+	factorFirst = 4.0
 	factorLeast = 0.5
 	factorMost  = 30.0
 	peakFades   = 60.0 // seconds: what Go gives back to the system lags behind by about as much
 	unbounded   = 2.0  // times what a quiet API server holds, where nobody says how much it may
-	tightRatio  = 1.2  // of the target
+	tightRatio  = 1.2  // of the target: seats fall as well
 )
 
 // memory is how many bytes of LISTs one API server can take. Resident memory reacts late, and what Go's heap once took it
@@ -66,7 +66,7 @@ func (m *memory) look(r *Reading, all *round, quiet bool) {
 		m.cut = 1
 	}
 	grown := r.Resident - m.resident
-	m.growing = m.resident > 0 && grown > 0.01*r.Resident
+	m.growing = m.resident > 0 && grown > 0.03*r.Resident // more than one reading differs from the next by chance
 	m.resident = r.Resident
 	m.settle(r, quiet)
 
@@ -76,9 +76,9 @@ func (m *memory) look(r *Reading, all *round, quiet bool) {
 	}
 	m.learn(r, all)
 	over := m.resident / m.target
-	m.tight = over > tightRatio || r.MemoryBound > 0 && m.resident > 0.9*r.MemoryBound
+	m.tight = r.MemoryBound > 0 && over > tightRatio
 	switch {
-	case over > 1 && m.growing:
+	case over > 1.1 && m.growing:
 		m.cut = max(0.05, m.cut*0.6)
 	case over < 1:
 		m.cut = min(1, m.cut+0.1*r.Over.Seconds())
@@ -124,8 +124,8 @@ func (m *memory) pressure() float64 {
 	if m.target <= 0 {
 		return 0
 	}
-	p := m.resident / m.target
-	if !m.growing {
+	p := m.resident / m.target / tightRatio
+	if !m.growing || !m.tight {
 		p = min(p, 0.99) // held, and free: Go gives it back in time
 	}
 	return p

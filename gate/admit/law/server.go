@@ -35,13 +35,13 @@ type server struct {
 	cpuKnown      bool
 	etcd          float64 // seconds
 	etcdBase      float64
-	etcdWeighed   bool
 	memory        memory
 	pressures     map[Signal]float64
 
 	settle  settling
 	latency efficacy // of etcd
 	fellAt  time.Time
+	held    Signal // what kept the limit from rising at the last reading; "" when it rose or was not used
 }
 
 func newServer(name string, seats float64) *server {
@@ -54,9 +54,10 @@ type round struct {
 	window  *window
 	passive *Passive
 	serving int
+	mean    float64 // seats of a serving server
 	used    float64
-	well    bool
-	quiet   bool // few of the seats are held
+	held    Signal // what all have in common that speaks against a rise; "" nothing
+	quiet   bool   // few of the seats are held
 }
 
 func (r *Reading) clean() Reading {
@@ -70,15 +71,18 @@ func (r *Reading) clean() Reading {
 	return c
 }
 
+// isFresh is whether a reading still says how its server is.
+func isFresh(now time.Time, r *Reading, staleAfter time.Duration) bool {
+	return r != nil && now.Sub(r.At) <= staleAfter && r.At.Sub(now) <= 2*time.Second
+}
+
 // look takes what the server says of itself. Only a reading that was not there at the last tick moves anything.
 func (s *server) look(now time.Time, reading *Reading, all *round) {
 	s.memory.held(now, all.passive.ListBytes/float64(max(1, all.serving)))
-	if reading == nil || now.Sub(reading.At) > all.config.StaleAfter || reading.At.Sub(now) > 2*time.Second {
-		s.fresh = false
+	if !s.fresh {
 		s.memory.blind(all.config)
 		return
 	}
-	s.fresh = true
 	if !reading.At.After(s.read) {
 		return
 	}
@@ -95,6 +99,9 @@ func (s *server) look(now time.Time, reading *Reading, all *round) {
 		return
 	}
 	if factor := s.over(now, &r, all); factor < 1 {
+		// Requests go where the fewest seats are held, so all servers are loaded alike whatever each may take. Who may take
+		// more than the others falls more and rises less, or chance would drive them apart.
+		factor = math.Pow(factor, min(max(1, s.seats/all.mean), 2))
 		s.fallTo(now, max(s.seats*factor, all.config.Min/float64(max(1, all.serving))))
 		return
 	}
@@ -151,7 +158,7 @@ func (s *server) weighEtcd(r *Reading, all *round) {
 		s.etcdBase += (latency - s.etcdBase) * (1 - math.Exp(-r.Over.Seconds()/120))
 	}
 	s.etcdBase = max(s.etcdBase, 1e-4)
-	if s.pressuresEtcdWell() {
+	if s.etcdWell() {
 		s.latency.well()
 	}
 }
@@ -159,7 +166,7 @@ func (s *server) weighEtcd(r *Reading, all *round) {
 // etcdOver is the latency that is too much. A few milliseconds more are what a busy API server measures of itself.
 func (s *server) etcdOver() float64 { return max(4*s.etcdBase, s.etcdBase+0.050) }
 
-func (s *server) pressuresEtcdWell() bool { return s.etcd < s.etcdOver()/2 }
+func (s *server) etcdWell() bool { return s.etcd < s.etcdOver()/2 }
 
 // wellCPU is the pressure of the processors below which they are not short.
 func (s *server) wellCPU(c *Config) float64 { return riseCPU(c) / fallCPU(c) }
@@ -212,17 +219,29 @@ func (s *server) fallTo(now time.Time, seats float64) {
 
 // rise adds to the limit in proportion to what is free, when it was used and nothing that is known speaks against it.
 func (s *server) rise(r *Reading, all *round) {
-	if all.used < usedRatio || !all.well || s.settle.pending || r.Over <= 0 ||
-		s.pressures[Leader] > 0 || s.pressures[Etcd] > 0.5 || s.memory.tight || r.TooMany+r.Rejected > 1 {
+	if s.held = ""; all.used < usedRatio || s.settle.pending || r.Over <= 0 {
 		return
 	}
 	seconds := min(r.Over.Seconds(), 5)
 	growth := slowRise * seconds
 	if s.cpuKnown {
-		if s.cpu >= riseCPU(all.config) {
-			return
-		}
 		growth = gain * (all.config.CPU - s.cpu) / all.config.CPU * seconds
 	}
-	s.seats += max(s.seats*min(growth, maxRise), 0.25*seconds)
+	switch {
+	case s.pressures[Leader] > 0:
+		s.held = Leader
+	case s.memory.tight:
+		s.held = Memory
+	case s.cpuKnown && s.cpu >= riseCPU(all.config):
+		s.held = CPU
+	case s.etcd > 0 && !s.etcdWell():
+		s.held = Etcd
+	case r.TooMany+r.Rejected > 1:
+		s.held = Rejections
+	default:
+		s.held = all.held
+	}
+	if s.held == "" {
+		s.seats += max(s.seats*min(growth*min(max(all.mean/s.seats, 0.3), 3), maxRise), 0.25*seconds)
+	}
 }

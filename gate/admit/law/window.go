@@ -9,6 +9,7 @@ import (
 const (
 	timedOutOver = 0.05
 	tooManyOver  = 0.02
+	errorsOver   = 0.2 // an error need not come of load: it keeps the limit from rising, and ends a recovery's growth
 	fewest       = 5.0 // ended requests, below which nothing is concluded
 )
 
@@ -26,8 +27,8 @@ func (p Passive) clean() Passive {
 type window struct {
 	inUse, waiting fading // means
 	slow, weight   float64
-	finished, timedOuts, refused, failed,
-	seconds float64
+
+	finished, timedOuts, refused, failed float64
 }
 
 // fading is a mean that forgets.
@@ -69,8 +70,11 @@ func (w *window) slowness() (times float64, known bool) {
 	return w.slow / w.weight, true
 }
 
-// forgetSlowness forgets what was so before a fall took effect.
-func (w *window) forgetSlowness() { w.slow, w.weight = 0, 0 }
+// forget forgets what was so before a fall took effect.
+func (w *window) forget() {
+	w.slow, w.weight = 0, 0
+	w.finished, w.timedOuts, w.refused, w.failed = 0, 0, 0, 0
+}
 
 func (w *window) enough() bool      { return w.finished >= fewest }
 func (w *window) timedOut() float64 { return w.part(w.timedOuts) }
