@@ -54,9 +54,10 @@ func (t *tracker) learn(value float64) {
 
 // lower takes a value > 0 that is an upper bound of what is followed: it was measured under a load. Values below what is
 // expected are believed. Those above only keep single low ones from dragging it down; past ceiling, where it was without
-// load, they never get. Neither counts as a sample.
+// load, they never get. Neither counts as a sample, and both weigh half: the ceiling makes chance drag one way only.
 func (t *tracker) lower(value, ceiling float64) {
-	t.set(min(t.mean+t.weight()*t.distance(math.Log(value)), ceiling))
+	d := t.distance(math.Log(value))
+	t.set(min(t.mean+t.weight()/2*d, ceiling))
 }
 
 // scale says that what is followed became ratio times what it was, for a reason found elsewhere.
