@@ -3,13 +3,9 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
-	"net/url"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -60,49 +56,13 @@ func runGateRelay(ctx context.Context, env *Env, o *relayOptions) error {
 	case o.n < 0:
 		return usageError(fmt.Errorf("limit must be ≥ 0, got %d", o.n), hint)
 	}
-	client := socketClient(o.socket)
-	defer client.CloseIdleConnections()
-	status, err := fetchRelay(ctx, client)
-	if err != nil {
-		return withHint(fmt.Errorf("asking the gate at %s: %w", o.socket, err),
-			"is the gate running on this host, and are you the user it runs as? --socket names another one")
-	}
-	if o.output == "json" {
-		return writeJSON(env.Stdout, status, true)
-	}
-	if !status.Enabled {
-		fmt.Fprintln(env.Stderr, "nothing is shared: the gate's configuration has no field 'relay'")
-		return nil
-	}
-	return writeRelay(env.Stdout, status, o.n)
-}
-
-func fetchRelay(ctx context.Context, client *http.Client) (*relay.Status, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gate/v1/relay", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		var in *url.Error
-		if errors.As(err, &in) {
-			err = in.Err
+	return viewGate(ctx, env, gateView{socket: o.socket, output: o.output}, "/v1/relay", func(w io.Writer, status *relay.Status) error {
+		if !status.Enabled {
+			fmt.Fprintln(env.Stderr, "nothing is shared: the gate's configuration has no field 'relay'")
+			return nil
 		}
-		return nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answered %s: %.200s", response.Status, body)
-	}
-	var status relay.Status
-	if err := json.Unmarshal(body, &status); err != nil {
-		return nil, fmt.Errorf("reading its answer: %w", err)
-	}
-	return &status, nil
+		return writeRelay(w, status, o.n)
+	})
 }
 
 // writeRelay is a status as tables: what sharing saved first, then why not more was shared.

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -94,75 +92,12 @@ func runTop(ctx context.Context, env *Env, o *topOptions, args []string) error {
 }
 
 func topOfGate(ctx context.Context, env *Env, o *topOptions, order ledger.Order) error {
-	client := socketClient(o.socket)
-	defer client.CloseIdleConnections()
-	ticks := time.NewTicker(o.period)
-	defer ticks.Stop()
-	for {
-		snap, err := fetchTop(ctx, client, o.n, order)
-		if err != nil {
-			return withHint(fmt.Errorf("asking the gate at %s: %w", o.socket, err),
-				"is the gate running on this host, and are you the user it runs as? --socket names another one")
-		}
-		if o.output == "json" {
-			err = writeJSON(env.Stdout, snap, !o.watch)
-		} else {
-			if o.watch {
-				fmt.Fprint(env.Stdout, "\x1b[H\x1b[2J") // home, clear: as watch(1)
-			}
-			err = writeTop(env.Stdout, snap)
-		}
-		if err != nil || !o.watch {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil // the user has seen enough
-		case <-ticks.C:
-		}
+	path := "/v1/top?" + url.Values{"n": {strconv.Itoa(o.n)}, "by": {string(order)}}.Encode()
+	view := gateView{socket: o.socket, output: o.output}
+	if o.watch {
+		view.again = o.period
 	}
-}
-
-// socketClient speaks HTTP over a unix socket.
-func socketClient(socket string) *http.Client {
-	return &http.Client{
-		Timeout: 10 * time.Second,
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				var d net.Dialer
-				return d.DialContext(ctx, "unix", socket)
-			},
-		},
-	}
-}
-
-func fetchTop(ctx context.Context, client *http.Client, n int, order ledger.Order) (*ledger.Snapshot, error) {
-	query := url.Values{"n": {strconv.Itoa(n)}, "by": {string(order)}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gate/v1/top?"+query.Encode(), nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		var in *url.Error
-		if errors.As(err, &in) {
-			err = in.Err
-		}
-		return nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answered %s: %.200s", response.Status, body)
-	}
-	var snap ledger.Snapshot
-	if err := json.Unmarshal(body, &snap); err != nil {
-		return nil, fmt.Errorf("reading its answer: %w", err)
-	}
-	return &snap, nil
+	return viewGate(ctx, env, view, path, writeTop)
 }
 
 func topOfAudit(ctx context.Context, env *Env, o *topOptions, files []string, by ledger.Dimension, order ledger.Order) error {

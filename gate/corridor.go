@@ -1,17 +1,22 @@
 package gate
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/admit"
+	"github.com/seakeep/seakeep/gate/admit/cost"
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/ledger"
@@ -21,7 +26,7 @@ import (
 	"github.com/seakeep/seakeep/gate/upstream"
 )
 
-// corridor is the way of every request on the standard lane: identity, flow, limit, relay, upstream, ledger. Each room decides
+// corridor is the way of every request on the standard lane: identity, flow, limit, relay, admit, upstream, ledger. Each room decides
 // on what the rooms before it found out; nothing goes back. What the relay can answer goes no further. The rooms that
 // depend on the configuration come from one snapshot, taken once per request, so that a reload never mixes two
 // configurations in one request.
@@ -101,13 +106,13 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Code:          result.Code,
 			Unanswered:    result.Err != nil,
 			Upstream:      result.Upstream,
-			SeatSeconds:   result.Upstream.Seconds(),
+			SeatSeconds:   result.Upstream.Seconds() * metered.held(),
 			RequestBytes:  result.RequestBytes,
 			ResponseBytes: result.ResponseBytes,
 			Shared:        result.Shared,
 		}
 		if f.InitialEvents && !result.Shared {
-			outcome.SeatSeconds = metered.initialEvents().Seconds()
+			outcome.SeatSeconds = metered.initialEvents().Seconds() * metered.held()
 		}
 		if f.LongRunning {
 			c.gate.ledger.Closed(f, outcome)
@@ -124,15 +129,25 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			defer own.Done()
 		}
+		seen.enter(tracing.Admit)
+		seats, turned := c.gate.enter(ctx, f, cost.ShapeOf(f, r))
+		if seats == nil {
+			c.turnAway(w, seen, f, turned)
+			return
+		}
+		defer seats.Release()
+		metered.seats.Store(seats)
 		if f.LongRunning {
 			c.gate.ledger.Opened(f)
 		}
 		seen.forward(r.Header)
-		rooms.proxy.Serve(sharing.hears(metered, r, f), r.WithContext(ctx), f, func(result upstream.Result) {
+		ctx = upstream.WithSeats(ctx, seats.Held())
+		rooms.proxy.Serve(sharing.hears(metered.opening(f), r, f), r.WithContext(ctx), f, func(result upstream.Result) {
 			if f.Verb != "watch" {
 				sharing.observed(r, f, result.Code)
 			}
 			done(result)
+			seats.Done(metered.outcome(f, &result))
 		})
 	}
 	metered.complete()
@@ -144,6 +159,22 @@ func (c corridor) reject(w http.ResponseWriter, seen *observation, f *flow.Reque
 	c.gate.ledger.Record(f, outcome)
 	seen.refused(f, &outcome)
 	upstream.WriteStatus(w, rejection.Status())
+}
+
+// turnAway answers a request that admission did not let in; nil when its client did not wait for it.
+func (c corridor) turnAway(w http.ResponseWriter, seen *observation, f *flow.Request, turned *admit.Rejection) {
+	outcome := ledger.Outcome{Code: statusClientGone}
+	if turned == nil {
+		c.gate.ledger.Record(f, outcome)
+		seen.refused(f, &outcome)
+		w.WriteHeader(statusClientGone)
+		return
+	}
+	status := turned.Status()
+	outcome = ledger.Outcome{Code: int(status.Code), RejectedBy: ledger.RejectedOverload + ":" + string(turned.Level)}
+	c.gate.ledger.Record(f, outcome)
+	seen.refused(f, &outcome)
+	upstream.WriteStatus(w, status)
 }
 
 // share lets the relay answer, and says whether it did.
@@ -172,6 +203,12 @@ type begins struct {
 func (b *begins) WriteHeader(code int) {
 	b.begun(code)
 	b.ResponseWriter.WriteHeader(code)
+}
+
+// Hijack implements http.Hijacker: a connection that is taken over has no status that is written.
+func (b *begins) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	b.begun(http.StatusSwitchingProtocols)
+	return http.NewResponseController(b.ResponseWriter).Hijack()
 }
 
 // Unwrap lets http.ResponseController reach Flush and deadlines.
@@ -227,28 +264,99 @@ type meter struct {
 	// initial is nil unless the request is a watch that sends initial events.
 	initial *initialEvents
 	charge  bool
+	charged int64
 	gzip    gzipSize
+	blocked time.Duration // what writing has taken
+	stall   *time.Timer
+	// seats are what the request holds of the API servers, once it was admitted.
+	seats atomic.Pointer[admit.Seats]
 }
 
 func newMeter(w http.ResponseWriter, f *flow.Request, pass *limit.Pass) *meter {
 	m := &meter{ResponseWriter: w, pass: pass, charge: !f.LongRunning || f.InitialEvents}
 	if f.InitialEvents {
-		m.initial = watchInitialEvents(pass.InitialEventsDone)
+		m.initial = watchInitialEvents(func() {
+			pass.InitialEventsDone()
+			m.release()
+		})
 	}
 	return m
 }
 
+// held is how many seats the request held.
+func (m *meter) held() float64 {
+	if s := m.seats.Load(); s != nil {
+		return float64(s.Held())
+	}
+	return 1
+}
+
+func (m *meter) release() {
+	if s := m.seats.Load(); s != nil {
+		s.Release()
+	}
+}
+
+// opening is the writer of an answer; a stream costs the API server its opening, and what it sends of what existed.
+func (m *meter) opening(f *flow.Request) http.ResponseWriter {
+	if !f.LongRunning || f.InitialEvents {
+		return m
+	}
+	return &begins{ResponseWriter: m, begun: func(int) { m.release() }}
+}
+
+// outcome is what admission learns from.
+func (m *meter) outcome(f *flow.Request, result *upstream.Result) admit.Outcome {
+	o := admit.Outcome{Code: result.Code, Upstream: result.Upstream, Bytes: m.charged}
+	if f.InitialEvents {
+		o.Upstream, o.Gzip = m.initialEvents(), m.gzip.compressed
+	} else {
+		o.Bytes += m.gzip.saved()
+	}
+	if m.blocked > slowReader {
+		o.Upstream = 0 // how long the API server itself would have taken is not known
+	}
+	o.TimedOut = errors.Is(result.Err, upstream.ErrNoAnswer) || result.Code == http.StatusGatewayTimeout
+	o.Failed = result.Err != nil && result.Code != statusClientGone
+	return o
+}
+
 // Write implements http.ResponseWriter.
 func (m *meter) Write(b []byte) (int, error) {
-	n, err := m.ResponseWriter.Write(b)
+	n, err := m.write(b)
 	if m.charge {
 		if m.initial != nil && !m.initial.wrote(b) {
 			m.charge = false // live events are what the client asked to be told, not a LIST
 			return n, err
 		}
 		m.pass.Wrote(int64(n))
+		m.charged += int64(n)
 		m.gzip.wrote(m.Header(), b[:n])
 	}
+	return n, err
+}
+
+// patienceWithReader is how long, in all, a client may keep its answer from being written before its seats go to others.
+const patienceWithReader = 2 * time.Second
+
+// slowReader is when what an answer took says more of the client than of the API server.
+const slowReader = 100 * time.Millisecond
+
+// write writes, and gives the seats back when the client does not read.
+func (m *meter) write(b []byte) (int, error) {
+	seats := m.seats.Load()
+	if seats == nil || m.blocked >= patienceWithReader {
+		return m.ResponseWriter.Write(b)
+	}
+	if m.stall == nil {
+		m.stall = time.AfterFunc(patienceWithReader-m.blocked, seats.Stalled)
+	} else {
+		m.stall.Reset(patienceWithReader - m.blocked)
+	}
+	since := time.Now()
+	n, err := m.ResponseWriter.Write(b)
+	m.stall.Stop()
+	m.blocked += time.Since(since)
 	return n, err
 }
 

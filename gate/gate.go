@@ -24,6 +24,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/admin"
+	"github.com/seakeep/seakeep/gate/admit"
 	"github.com/seakeep/seakeep/gate/ledger"
 	"github.com/seakeep/seakeep/gate/limit"
 	"github.com/seakeep/seakeep/gate/upstream"
@@ -62,6 +63,8 @@ type Gate struct {
 	rooms     atomic.Pointer[rooms]
 	observers atomic.Pointer[observers]
 	relaying  atomic.Pointer[relaying]
+	// admission lets requests into the API servers, over all reloads.
+	admission *admit.Room
 	config    *v1alpha1.GateConfiguration // as of the start; listeners do not move
 
 	// files are watched by watched; both belong to New and then to followFiles.
@@ -96,6 +99,9 @@ func New(opts Options) (*Gate, error) {
 	}
 	g.config = cfg
 	g.upstreams.Remember(cfg.StateDir, cfg.Listen.Address)
+	if g.admission, err = admit.New(admit.Options{StateDir: cfg.StateDir, Readings: g.readings, Stored: g.stored, Registerer: opts.Registerer, Log: opts.Log}); err != nil {
+		return nil, err
+	}
 	g.limits = limit.New(limit.Options{Registerer: opts.Registerer, Log: opts.Log})
 	g.ledger = ledger.New(ledger.Options{MaxClients: cfg.Ledger.MaxClients, Clock: time.Now, Registerer: opts.Registerer})
 	if err := g.use(cfg, doc); err != nil {
@@ -132,6 +138,7 @@ func (g *Gate) openAdmin() error {
 		Top:        g.top,
 		Totals:     g.totals,
 		Relay:      g.relayStatus,
+		Overload:   func() any { return g.admission.Status() },
 		Version:    g.opts.Version,
 		Registerer: g.opts.Registerer,
 		Log:        g.log,
@@ -189,6 +196,7 @@ func (g *Gate) Run(ctx context.Context) error {
 	}
 	owned.Go(func() { g.followFiles(running) })
 	owned.Go(func() { g.upstreams.Run(running) })
+	owned.Go(func() { g.admission.Run(running) })
 	g.log.Info("Gate open", "address", g.standard.Addr().String(), "upstreams", len(g.upstreams.Servers()))
 
 	<-running.Done()

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/admit"
+	"github.com/seakeep/seakeep/gate/admit/cost"
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/ledger"
 	"github.com/seakeep/seakeep/gate/relay"
@@ -210,13 +212,30 @@ func (o *ownWay) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	seats, turned := o.gate.enter(r.Context(), f, cost.ShapeOf(f, r))
+	switch {
+	case turned != nil:
+		o.gate.ledger.Record(f, ledger.Outcome{Code: http.StatusTooManyRequests, RejectedBy: ledger.RejectedOverload + ":" + string(turned.Level)})
+		return turnedAway(r, turned)
+	case seats == nil:
+		return nil, context.Cause(r.Context())
+	}
 	if f.LongRunning {
 		o.gate.ledger.Opened(f)
 	}
-	response, err := rooms.proxy.Own(o.user).RoundTrip(r)
-	outcome := ledger.Outcome{Unanswered: err != nil, Upstream: time.Since(f.Arrived)}
+	sent := time.Now()
+	response, err := rooms.proxy.Own(o.user).RoundTrip(r.WithContext(upstream.WithSeats(r.Context(), seats.Held())))
+	outcome := ledger.Outcome{Unanswered: err != nil, Upstream: time.Since(sent)}
 	if f.Verb == "create" {
 		outcome.SeatSeconds = outcome.Upstream.Seconds() // a review is the gate's own cost
+	}
+	switch {
+	case err != nil:
+		seats.Done(admit.Outcome{Failed: r.Context().Err() == nil})
+	case f.LongRunning:
+		seats.Release()
+	default:
+		response.Body = newSeated(response, seats, sent)
 	}
 	if err == nil {
 		outcome.Code = response.StatusCode

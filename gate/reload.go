@@ -107,6 +107,12 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 		sharing.close(g.relaying.Load())
 		return fmt.Errorf("compiling limits: %w", err)
 	}
+	if err := g.admission.Configure(cfg.Overload); err != nil {
+		next.stop()
+		seeing.close(g.observers.Load())
+		sharing.close(g.relaying.Load())
+		return fmt.Errorf("configuring admission: %w", err)
+	}
 	if g.places != nil {
 		g.places.configure(cfg.Listen.Connections)
 	}
@@ -114,6 +120,7 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 		previous.close(seeing)
 	}
 	previous := g.rooms.Swap(next)
+	g.upstreams.FollowLoad(cfg.Overload != nil && cfg.Overload.Mode != v1alpha1.OverloadDisabled)
 	g.upstreams.Use(next.group, next.headers, float64(cfg.Balance.WatchesPerSecond))
 	g.relaying.Swap(sharing).close(sharing)
 	if sharing != nil {

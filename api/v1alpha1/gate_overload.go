@@ -99,6 +99,13 @@ var defaultLevels = map[LevelName]OverloadLevel{
 	LevelBackground:  {Share: 5, Queues: 64, QueueLength: 10, MaxWait: &metav1.Duration{Duration: 2 * time.Second}},
 }
 
+// NewGateOverload is a configuration of that mode with every default.
+func NewGateOverload(mode OverloadMode) *GateOverload {
+	o := &GateOverload{Mode: mode}
+	o.setDefaults()
+	return o
+}
+
 func (o *GateOverload) setDefaults() {
 	if o.Mode == "" {
 		o.Mode = OverloadEnforce

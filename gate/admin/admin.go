@@ -74,6 +74,9 @@ type Options struct {
 	// Relay answers GET /v1/relay with any value that encodes to JSON: which reads are shared, and what that saved. Nil:
 	// there is no such endpoint.
 	Relay func() any
+	// Overload answers GET /v1/overload with any value that encodes to JSON: what the API servers can take, and who waits. Nil:
+	// there is no such endpoint.
+	Overload func() any
 	// Version is shown in the status.
 	Version string
 	// Clock defaults to time.Now; it is the wall clock that rules expire by.

@@ -33,6 +33,7 @@ const (
 	Identity Room = "identity"
 	Limit    Room = "limit"
 	Relay    Room = "relay"
+	Admit    Room = "admit"
 	Upstream Room = "upstream"
 )
 

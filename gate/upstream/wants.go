@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
@@ -12,7 +13,7 @@ import (
 // wants says what a request needs of an API server. Whatever is not known to be answered from memory needs etcd: that is
 // right more often, and a wrong guess then only spares a server that could have answered.
 func wants(r *http.Request, f *flow.Request) choice.Request {
-	w := choice.Request{Stream: f.LongRunning, Insistent: f.Lane == flow.BreakGlass}
+	w := choice.Request{Stream: f.LongRunning, Insistent: f.Lane == flow.BreakGlass, Seats: seatsOf(r.Context())}
 	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
 	case f.Resource == "" && reading, reviews(f.APIGroup):
@@ -26,10 +27,22 @@ func wants(r *http.Request, f *flow.Request) choice.Request {
 	return w
 }
 
+type seatsKey struct{}
+
+// WithSeats says how many seats a request holds, so that it is counted as that many where servers are compared.
+func WithSeats(ctx context.Context, seats int) context.Context {
+	return context.WithValue(ctx, seatsKey{}, seats)
+}
+
+func seatsOf(ctx context.Context) float64 {
+	seats, _ := ctx.Value(seatsKey{}).(int)
+	return float64(seats)
+}
+
 // ownWants is wants for a request of the gate's own, which nobody has classified.
 func ownWants(r *http.Request) choice.Request {
 	query := r.URL.Query()
-	w := choice.Request{Stream: flow.Flag(query, "watch")}
+	w := choice.Request{Stream: flow.Flag(query, "watch"), Seats: seatsOf(r.Context())}
 	reading := r.Method == http.MethodGet
 	switch {
 	case w.Stream:
