@@ -83,7 +83,6 @@ type model struct {
 	writes  float64
 
 	high, low []*job // waiting: what is small goes first
-	smallSize float64
 
 	decision Decision
 	ticked   time.Time
