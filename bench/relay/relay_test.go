@@ -159,12 +159,3 @@ func TestTargets(t *testing.T) {
 		t.Errorf("below saturation only the reads upstream are held to something, got %v", got)
 	}
 }
-
-func TestMemStat(t *testing.T) {
-	const text = "# Stack = 1048576 / 1048576\n# HeapInuse = 4096\n"
-	for name, want := range map[string]int64{"HeapInuse": 4096, "Stack": 1 << 20, "Absent": 0} {
-		if got := memStat(text, name); got != want {
-			t.Errorf("%s: got %d, want %d", name, got, want)
-		}
-	}
-}

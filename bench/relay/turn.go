@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/load"
 	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/relay/agents"
@@ -179,7 +180,7 @@ func (r *rig) count(ctx context.Context) (int, error) {
 
 // adminDo reads a small object by the same way as the agents.
 func (r *rig) adminDo(contender string) load.Do {
-	transport := r.transport(false)
+	transport := door.Transport(r.roots, false)
 	return func(ctx context.Context, _ int) (int64, error) {
 		ctx, cancel := context.WithTimeout(ctx, adminPatience)
 		defer cancel()
