@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/seakeep/seakeep/bench/agents"
 	"github.com/seakeep/seakeep/bench/load"
-	"github.com/seakeep/seakeep/bench/relay/agents"
 	"github.com/seakeep/seakeep/bench/result"
 )
 
