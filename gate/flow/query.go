@@ -28,3 +28,23 @@ func AcceptsGzip(h http.Header) bool {
 	}
 	return false
 }
+
+// CutPair takes the first parameter off a raw query, read as net/url reads it, and returns what is left. It allocates only
+// where something is escaped, for those that look for a few parameters in each request. ok is false for what net/url
+// drops: an empty parameter, a semicolon, an escape that is none.
+func CutPair(query string) (name, value, rest string, ok bool) {
+	pair, rest, _ := strings.Cut(query, "&")
+	if pair == "" || strings.Contains(pair, ";") {
+		return "", "", rest, false
+	}
+	name, value, _ = strings.Cut(pair, "=")
+	name, err := url.QueryUnescape(name)
+	if err != nil {
+		return "", "", rest, false
+	}
+	value, err = url.QueryUnescape(value)
+	if err != nil {
+		return "", "", rest, false
+	}
+	return name, value, rest, true
+}

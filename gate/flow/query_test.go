@@ -4,6 +4,9 @@ import (
 	"net/http"
 	"net/url"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestFlag(t *testing.T) {
@@ -33,4 +36,27 @@ func TestAcceptsGzip(t *testing.T) {
 	if AcceptsGzip(http.Header{"Accept-Encoding": {"identity", "gzip"}}) {
 		t.Error("the API server looks at the first header only")
 	}
+}
+
+// FuzzCutPair compares with net/url, which the API server uses.
+func FuzzCutPair(f *testing.F) {
+	for _, query := range []string{
+		"", "&", "a", "a=", "=b", "a=b&a=c", "limit=500&continue=ab%3D", "a=%zz&b=1", "a;b=1&c=2", "a+b=c+d", "a=b=c", "%61=1&a=2",
+	} {
+		f.Add(query)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		want, _ := url.ParseQuery(query)
+		got := url.Values{}
+		for rest := query; rest != ""; {
+			var name, value string
+			var ok bool
+			if name, value, rest, ok = CutPair(rest); ok {
+				got.Add(name, value)
+			}
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", query, diff)
+		}
+	})
 }
