@@ -73,9 +73,12 @@ func Start(ctx context.Context, l *lab.Lab, address string, spec lab.ProcessSpec
 	return url, err
 }
 
-// StartHAProxy starts HAProxy under a name in the lab and returns its URL. Its configuration is made of the address it
-// listens on and the file with its certificate and key.
-func StartHAProxy(ctx context.Context, l *lab.Lab, spec lab.ProcessSpec, config func(address, certificate string) string) (url string, err error) {
+// HAProxyFiles are what a configuration of HAProxy is made of: the address it listens on, and the files with its own
+// certificate and key and with those by which API servers let it assert who its clients are.
+type HAProxyFiles struct{ Address, Certificate, FrontProxy string }
+
+// StartHAProxy starts HAProxy under a name in the lab and returns its URL.
+func StartHAProxy(ctx context.Context, l *lab.Lab, spec lab.ProcessSpec, config func(HAProxyFiles) string) (url string, err error) {
 	address, err := Address(l)
 	if err != nil {
 		return "", err
@@ -87,11 +90,14 @@ func StartHAProxy(ctx context.Context, l *lab.Lab, spec lab.ProcessSpec, config 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("making HAProxy's folder: %w", err)
 	}
-	certificate, file := filepath.Join(dir, "haproxy.pem"), filepath.Join(dir, "haproxy.cfg")
-	if err := join(certificate, l.PKI().ServingCert, l.PKI().ServingKey); err != nil {
+	files, file := HAProxyFiles{address, filepath.Join(dir, "haproxy.pem"), filepath.Join(dir, "front-proxy.pem")}, filepath.Join(dir, "haproxy.cfg")
+	if err := join(files.Certificate, l.PKI().ServingCert, l.PKI().ServingKey); err != nil {
 		return "", err
 	}
-	if err := renameio.WriteFile(file, []byte(config(address, certificate)), 0o600); err != nil {
+	if err := join(files.FrontProxy, l.PKI().FrontProxyCert, l.PKI().FrontProxyKey); err != nil {
+		return "", err
+	}
+	if err := renameio.WriteFile(file, []byte(config(files)), 0o600); err != nil {
 		return "", fmt.Errorf("writing HAProxy's configuration: %w", err)
 	}
 	spec.Args = []string{"-db", "-f", file}

@@ -25,6 +25,8 @@ type Gate struct {
 	URL string
 	// Socket is that of its admin endpoint.
 	Socket string
+	// Metrics is where it tells its metrics, if its configuration says so.
+	Metrics string
 }
 
 // StartGate starts the gate of a lab's first API server: as shipped, but for what change changes in its configuration.
@@ -51,6 +53,9 @@ func StartGate(ctx context.Context, l *lab.Lab, spec lab.ProcessSpec, change fun
 		StateDir: filepath.Join(dir, "state"),
 	}
 	change(&config)
+	if config.Listen.MetricsAddress != "" {
+		g.Metrics = "http://" + config.Listen.MetricsAddress + "/metrics"
+	}
 	data, err := yaml.Marshal(config)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the gate's configuration: %w", err)

@@ -184,11 +184,11 @@ backend apiservers
 {{end}}`))
 
 func (r *rig) startHAProxy(ctx context.Context) (err error) {
-	r.urls[haproxyName], err = door.StartHAProxy(ctx, r.lab, lab.ProcessSpec{Name: haproxyName}, func(address, certificate string) string {
+	r.urls[haproxyName], err = door.StartHAProxy(ctx, r.lab, lab.ProcessSpec{Name: haproxyName}, func(f door.HAProxyFiles) string {
 		values := struct {
 			Address, Certificate, CAFile string
 			Servers                      []string
-		}{Address: address, Certificate: certificate, CAFile: r.lab.CAFile()}
+		}{Address: f.Address, Certificate: f.Certificate, CAFile: r.lab.CAFile()}
 		for i := range servers {
 			values.Servers = append(values.Servers, strings.TrimPrefix(r.lab.APIServerURL(i), "https://"))
 		}

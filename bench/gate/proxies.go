@@ -55,8 +55,8 @@ backend apiservers
 `
 
 func (r *rig) startHAProxy(ctx context.Context) (err error) {
-	r.urls[haproxyName], err = door.StartHAProxy(ctx, r.lab, r.process(haproxyName, ""), func(address, certificate string) string {
-		return fmt.Sprintf(haproxyConfig, threads(), address, certificate, r.upstream(), r.lab.CAFile())
+	r.urls[haproxyName], err = door.StartHAProxy(ctx, r.lab, r.process(haproxyName, ""), func(f door.HAProxyFiles) string {
+		return fmt.Sprintf(haproxyConfig, threads(), f.Address, f.Certificate, r.upstream(), r.lab.CAFile())
 	})
 	return err
 }
