@@ -102,7 +102,7 @@ func (n *numbers) median(metric, contender string) float64 {
 }
 
 // settle lets the best setting stand for its contender, and takes the others' columns away. What they did is noted.
-func (n *numbers) settle(kind string, best *way, tried []*way) {
+func (n *numbers) settle(best *way, tried []*way) {
 	var parts []string
 	for _, w := range tried {
 		parts = append(parts, fmt.Sprintf("%d: %s/s, p99 %s ms", w.setting, result.Number(n.median(goodput, w.name)), result.Number(n.median(adminP99, w.name))))
@@ -176,7 +176,7 @@ func (r *rig) measureStorm(ctx context.Context, s storm) (*numbers, error) {
 	byName, order := map[string]*way{}, []string{}
 	tried := map[string][]*way{}
 	for _, w := range r.ways {
-		best := r.best[string(s.kind)][w.contender]
+		best := r.best[tunedBy(s.kind, w.contender)][w.contender]
 		switch {
 		case w.setting == 0, best == w:
 		case s.clients == 0 || best != nil:
@@ -209,13 +209,22 @@ func (r *rig) measureStorm(ctx context.Context, s storm) (*numbers, error) {
 	}
 	for _, contender := range slices.Sorted(maps.Keys(tried)) {
 		best := n.choose(tried[contender])
-		n.settle(string(s.kind), best, tried[contender])
-		if r.best[string(s.kind)] == nil {
-			r.best[string(s.kind)] = map[string]*way{}
+		n.settle(best, tried[contender])
+		kind := tunedBy(s.kind, contender)
+		if r.best[kind] == nil {
+			r.best[kind] = map[string]*way{}
 		}
-		r.best[string(s.kind)][contender] = best
+		r.best[kind][contender] = best
 	}
 	return n, nil
+}
+
+// tunedBy is the kind of storm whose sweep finds a contender's setting for a kind. No max-inflight holds a watch.
+func tunedBy(kind agents.Work, contender string) agents.Work {
+	if kind == agents.WatchOpen && contender == inflightName {
+		return agents.List
+	}
+	return kind
 }
 
 // line is a turn for whoever waits.

@@ -63,8 +63,8 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 		flags.IntVar(&o.informers, "informers", 1000, "informers that are attached when the API server is killed")
 		flags.StringVar(&o.frozen, "frozen", "", "`folder` that keeps the populated control plane for the next run; made when absent")
 		for _, f := range []struct{ name, value, usage string }{
-			{"inflight", "4,16,64", "`settings` of the API server's --max-requests-inflight and --max-mutating-requests-inflight that are tried"},
-			{"maxconn", "4,16,64", "`settings` of HAProxy's maxconn that are tried"},
+			{"inflight", "4,32", "`settings` of the API server's --max-requests-inflight and --max-mutating-requests-inflight that are tried"},
+			{"maxconn", "4,32", "`settings` of HAProxy's maxconn that are tried"},
 			{"fixed", "10,30,90", "`settings` of the gate's fixed limit that are tried, in seats"},
 		} {
 			*lists[f.name], _ = parseList(f.value)

@@ -132,7 +132,7 @@ func TestSettings(t *testing.T) {
 		if best.setting != want {
 			t.Errorf("%s: chose %d, want %d", contender, best.setting, want)
 		}
-		n.settle("list", best, tried)
+		n.settle(best, tried)
 		if got := n.runs[goodput]; len(got) != 2 || len(got[contender]) != 1 || len(got[gateName]) != 1 {
 			t.Errorf("%s: the columns are %v", contender, got)
 		}

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/seakeep/seakeep/bench/agents"
 	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/result"
@@ -55,13 +56,13 @@ type rig struct {
 	roots   *x509.CertPool
 	ways    []*way
 	// best are the settings that sweeps found, by kind of storm and contender.
-	best map[string]map[string]*way
+	best map[agents.Work]map[string]*way
 	// costErrors are of the gate's predictions, in per cent.
 	costErrors map[string]result.Runs
 }
 
 func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, err error) {
-	r := &rig{options: o, dir: dir, say: say, best: map[string]map[string]*way{}, costErrors: map[string]result.Runs{}}
+	r := &rig{options: o, dir: dir, say: say, best: map[agents.Work]map[string]*way{}, costErrors: map[string]result.Runs{}}
 	defer func() {
 		if err != nil {
 			r.Close()
