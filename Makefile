@@ -81,7 +81,7 @@ race: control-plane build $(TOOLS)/tally ## Run all tests under the race detecto
 	@CGO_ENABLED=1 $(GO) test -race -count=1 -p $(P) -timeout $(RACE_TIMEOUT) -json $(PKG) 2>&1 | $(TOOLS)/tally
 
 # Each part of this list has a target bench-<part> and a program bench/<part>.
-BENCHES := gate dns relay failover
+BENCHES := gate dns relay failover overload
 BENCH_ARGS ?=
 
 .PHONY: bench
@@ -107,6 +107,11 @@ bench-relay: control-plane build ## Measure shared reads beside a naive group-co
 bench-failover: control-plane build ## Measure what is lost when one of three API servers loses its etcd, beside HAProxy (installs it); report in out/bench/failover.json
 	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/failover ./bench/failover
 	$(BIN)/bench/failover -seakeep $(BIN)/seakeep -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
+
+.PHONY: bench-overload
+bench-overload: control-plane build ## Measure storms, a recovery and predictions under admission, beside HAProxy (installs it) and tuned API servers; report in out/bench/overload.json
+	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/overload ./bench/overload
+	$(BIN)/bench/overload -seakeep $(BIN)/seakeep -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
 
 .PHONY: bench-record
 bench-record: ## Record the reports of out/bench and write docs/benchmarks.md from them

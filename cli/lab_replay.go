@@ -45,13 +45,13 @@ func newLabReplayCommand(env *Env) *cobra.Command {
 		Short: "Replay an incident on a real control plane, without and with Seakeep, and compare",
 		Long: `Replay runs a scenario once for each --layers, each time from the same cluster, and writes one report: a table here,
 report.html, report.json and before-after.svg in the folder --out. Layers are none, gate, gate-unlimited (the gate
-with every limit off), relay (the same, sharing the reads of pods between clients) and dns (cluster DNS whose data
-outlives its restarts); a comma joins layers.
+with every limit off), relay (the same, sharing the reads of pods between clients), overload (the same, admitting requests
+by what the control plane can take) and dns (cluster DNS whose data outlives its restarts); a comma joins layers.
 
 The exit code is 3 when a hypothesis of the scenario failed or could not be judged.`,
 		Example: `  seakeep lab replay openai-2024-12-11 --layers none --layers gate
   seakeep lab replay openai-2024-12-11 --layers none --layers dns --layers gate,dns
-  seakeep lab replay openai-2024-12-11 --layers none --layers relay
+  seakeep lab replay openai-2024-12-11 --layers none --layers relay --layers overload
   seakeep lab replay openai-2024-12-11 --layers none --nodes 50 --pods 1000
   seakeep lab replay my-scenario.yaml --layers gate --out out/mine`,
 		Args:              oneScenario,

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -56,8 +57,9 @@ type Process struct {
 	ops        sync.Mutex // one Start, Stop or Restart at a time
 
 	mu       sync.Mutex
-	wanted   bool // it is meant to run
-	current  *run // nil while it does not run
+	extra    []string // flags after the spec's own; see Change
+	wanted   bool     // it is meant to run
+	current  *run     // nil while it does not run
 	restarts int
 	deaths   int           // in a row, without having lived for Backoff.ResetAfter
 	past     usage         // what ended runs used
@@ -111,6 +113,14 @@ func (p *Process) Usage() (cpuSeconds float64, rss, maxRSS int64) {
 		maxRSS = max(maxRSS, high)
 	}
 	return cpuSeconds, rss, maxRSS
+}
+
+// Change is what the process is started with from its next start on: flags after its own, so that they win, and bounds in
+// place of those it has. It is how one lab compares an API server with itself.
+func (p *Process) Change(extra []string, bounds Bounds) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.extra, p.spec.Bounds = slices.Clone(extra), bounds
 }
 
 // LogFile is where the process's output goes.
@@ -259,7 +269,7 @@ func (p *Process) spawn() (*run, error) {
 		return nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command(p.spec.Path, p.spec.Args...)
+	cmd := exec.Command(p.spec.Path, slices.Concat(p.spec.Args, p.extra)...)
 	cmd.Env = append(os.Environ(), p.spec.Env...)
 	cmd.Env = append(cmd.Env, p.supervisor.bounder.environment(p.spec.Bounds)...)
 	cmd.Stdout, cmd.Stderr = out, out

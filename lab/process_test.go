@@ -147,6 +147,31 @@ func TestKilledProcessIsStartedAgain(t *testing.T) {
 	}
 }
 
+func TestChangeIsForTheNextStart(t *testing.T) {
+	s := newTestSupervisor(t)
+	p, err := s.add(childSpec("a", "sleep"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, extra := range []string{"--more", "--other", ""} {
+		if extra == "" {
+			p.Change(nil, Bounds{})
+		} else {
+			p.Change([]string{extra}, Bounds{})
+		}
+		if err := p.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, args, _ := strings.Cut(string(line), "\x00"); strings.Trim(args, "\x00") != extra {
+			t.Errorf("want %q after the program's name, got %q", extra, args)
+		}
+	}
+}
+
 func TestStartSaysWhyAProcessDied(t *testing.T) {
 	s := newTestSupervisor(t)
 	spec := childSpec("a", "fail")

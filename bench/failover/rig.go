@@ -6,24 +6,20 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"text/template"
 
-	"github.com/google/renameio/v2"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"sigs.k8s.io/yaml"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
-	"github.com/seakeep/seakeep/bench/baseline"
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/internal/pki"
 	"github.com/seakeep/seakeep/lab"
@@ -143,50 +139,22 @@ func (r *rig) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (r *rig) address() (string, error) {
-	port, err := r.lab.NextPort()
-	if err != nil {
-		return "", err
-	}
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
-}
-
-func (r *rig) startGate(ctx context.Context) error {
-	address, err := r.address()
-	if err != nil {
+func (r *rig) startGate(ctx context.Context) (err error) {
+	if r.metrics, err = door.Address(r.lab); err != nil {
 		return err
 	}
-	if r.metrics, err = r.address(); err != nil {
-		return err
+	gate, err := door.StartGate(ctx, r.lab, lab.ProcessSpec{Name: gateName, Path: r.options.seakeep}, func(config *v1alpha1.GateConfiguration) {
+		config.Listen.MetricsAddress = r.metrics
+		config.DefaultLimits = v1alpha1.Disabled // one client offers what many would
+		config.Upstreams = nil
+		for i := range servers {
+			config.Upstreams = append(config.Upstreams, v1alpha1.GateUpstream{Name: fmt.Sprintf("server-%d", i), URL: r.lab.APIServerURL(i), CAFile: r.lab.CAFile()})
+		}
+	})
+	if err == nil {
+		r.urls[gateName] = gate.URL
 	}
-	dir := filepath.Join(r.dir, gateName)
-	if err := os.MkdirAll(filepath.Join(dir, "state"), 0o700); err != nil {
-		return fmt.Errorf("making the gate's folder: %w", err)
-	}
-	keys := r.lab.PKI()
-	config := v1alpha1.GateConfiguration{
-		TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindGateConfiguration},
-		Listen:   v1alpha1.GateListen{Address: address, CertFile: keys.ServingCert, KeyFile: keys.ServingKey, MetricsAddress: r.metrics},
-		Identity: v1alpha1.GateIdentity{
-			ClientCAFile: keys.ClusterCA, ProxyCertFile: keys.FrontProxyCert, ProxyKeyFile: keys.FrontProxyKey,
-			ServiceAccounts: &v1alpha1.ServiceAccountKeys{Issuers: []string{lab.ServiceAccountIssuer}, KeyFiles: []string{keys.ServiceAccountKey}},
-		},
-		DefaultLimits: v1alpha1.Disabled, // one client offers what many would
-		Admin:         v1alpha1.GateAdmin{Socket: filepath.Join(dir, "admin.sock")},
-		StateDir:      filepath.Join(dir, "state"),
-	}
-	for i := range servers {
-		config.Upstreams = append(config.Upstreams, v1alpha1.GateUpstream{Name: fmt.Sprintf("server-%d", i), URL: r.lab.APIServerURL(i), CAFile: r.lab.CAFile()})
-	}
-	data, err := yaml.Marshal(config)
-	if err != nil {
-		return fmt.Errorf("encoding the gate's configuration: %w", err)
-	}
-	file := filepath.Join(dir, "gate.yaml")
-	if err := renameio.WriteFile(file, data, 0o600); err != nil {
-		return fmt.Errorf("writing the gate's configuration: %w", err)
-	}
-	return r.start(ctx, gateName, address, r.options.seakeep, "gate", "--config", file)
+	return err
 }
 
 // haproxyConfig is what a careful team has: the server with the fewest connections, /readyz every second, out after two
@@ -215,62 +183,22 @@ backend apiservers
 {{range $i, $server := .Servers}}  server server-{{$i}} {{$server}}
 {{end}}`))
 
-func (r *rig) startHAProxy(ctx context.Context) error {
-	address, err := r.address()
-	if err != nil {
-		return err
-	}
-	program, err := baseline.HAProxy.Find()
-	if err != nil {
-		return err
-	}
-	both, err := r.combined()
-	if err != nil {
-		return err
-	}
-	var text strings.Builder
-	values := struct {
-		Address, Certificate, CAFile string
-		Servers                      []string
-	}{Address: address, Certificate: both, CAFile: r.lab.CAFile()}
-	for i := range servers {
-		values.Servers = append(values.Servers, strings.TrimPrefix(r.lab.APIServerURL(i), "https://"))
-	}
-	if err := haproxyConfig.Execute(&text, values); err != nil {
-		return fmt.Errorf("writing HAProxy's configuration: %w", err)
-	}
-	file := filepath.Join(r.dir, "haproxy.cfg")
-	if err := renameio.WriteFile(file, []byte(text.String()), 0o600); err != nil {
-		return fmt.Errorf("writing HAProxy's configuration: %w", err)
-	}
-	return r.start(ctx, haproxyName, address, program, "-db", "-f", file)
-}
-
-// combined is the serving certificate and its key in one file.
-func (r *rig) combined() (string, error) {
-	var both []byte
-	for _, name := range []string{r.lab.PKI().ServingCert, r.lab.PKI().ServingKey} {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return "", fmt.Errorf("reading %s: %w", name, err)
+func (r *rig) startHAProxy(ctx context.Context) (err error) {
+	r.urls[haproxyName], err = door.StartHAProxy(ctx, r.lab, lab.ProcessSpec{Name: haproxyName}, func(f door.HAProxyFiles) string {
+		values := struct {
+			Address, Certificate, CAFile string
+			Servers                      []string
+		}{Address: f.Address, Certificate: f.Certificate, CAFile: r.lab.CAFile()}
+		for i := range servers {
+			values.Servers = append(values.Servers, strings.TrimPrefix(r.lab.APIServerURL(i), "https://"))
 		}
-		both = append(both, data...)
-	}
-	file := filepath.Join(r.dir, "haproxy.pem")
-	if err := renameio.WriteFile(file, both, 0o600); err != nil {
-		return "", fmt.Errorf("writing HAProxy's certificate: %w", err)
-	}
-	return file, nil
-}
-
-func (r *rig) start(ctx context.Context, name, address, program string, args ...string) error {
-	url := "https://" + address
-	ready := func(ctx context.Context) error { return r.get(ctx, r.client(), url+"/readyz") }
-	if _, err := r.lab.Run(ctx, lab.ProcessSpec{Name: name, Path: program, Args: args, Ready: ready}); err != nil {
-		return err
-	}
-	r.urls[name] = url
-	return nil
+		var text strings.Builder
+		if err := haproxyConfig.Execute(&text, values); err != nil {
+			panic("BUG: writing HAProxy's configuration: " + err.Error())
+		}
+		return text.String()
+	})
+	return err
 }
 
 func (r *rig) client() *http.Client {

@@ -72,12 +72,3 @@ func TestWatchersReadEvents(t *testing.T) {
 		})
 	}
 }
-
-func TestMemStat(t *testing.T) {
-	const text = "# Stack = 1048576 / 1048576\n# HeapInuse = 4096\n"
-	for name, want := range map[string]int64{"HeapInuse": 4096, "Stack": 1 << 20, "Absent": 0} {
-		if got := memStat(text, name); got != want {
-			t.Errorf("%s: got %d, want %d", name, got, want)
-		}
-	}
-}

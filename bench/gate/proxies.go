@@ -1,55 +1,36 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 
 	"github.com/google/renameio/v2"
-	"sigs.k8s.io/yaml"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/bench/baseline"
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/lab"
 )
 
 // startGate starts the gate as an operator does: its own program, a file, the shipped defaults.
-func (r *rig) startGate(ctx context.Context) error {
-	address, err := r.address()
-	if err != nil {
-		return err
+func (r *rig) startGate(ctx context.Context) (err error) {
+	r.gate, err = door.StartGate(ctx, r.lab, r.process(gateName, r.options.seakeep), func(*v1alpha1.GateConfiguration) {})
+	if err == nil {
+		r.urls[gateName] = r.gate.URL
 	}
-	dir := filepath.Join(r.dir, gateName)
-	if err := os.MkdirAll(filepath.Join(dir, "state"), 0o700); err != nil {
-		return fmt.Errorf("making the gate's folder: %w", err)
-	}
-	keys := r.lab.PKI()
-	r.socket = filepath.Join(dir, "admin.sock")
-	file := filepath.Join(dir, "gate.yaml")
-	data, err := yaml.Marshal(v1alpha1.GateConfiguration{
-		TypeMeta:  v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindGateConfiguration},
-		Listen:    v1alpha1.GateListen{Address: address, CertFile: keys.ServingCert, KeyFile: keys.ServingKey},
-		Upstreams: []v1alpha1.GateUpstream{{Name: "kube-apiserver", URL: r.lab.APIServerURL(0), CAFile: r.lab.CAFile()}},
-		Identity: v1alpha1.GateIdentity{
-			ClientCAFile: keys.ClusterCA, ProxyCertFile: keys.FrontProxyCert, ProxyKeyFile: keys.FrontProxyKey,
-			ServiceAccounts: &v1alpha1.ServiceAccountKeys{Issuers: []string{lab.ServiceAccountIssuer}, KeyFiles: []string{keys.ServiceAccountKey}},
-		},
-		Admin:    v1alpha1.GateAdmin{Socket: r.socket},
-		StateDir: filepath.Join(dir, "state"),
-	})
-	if err != nil {
-		return fmt.Errorf("encoding the gate's configuration: %w", err)
-	}
-	if err := renameio.WriteFile(file, data, 0o600); err != nil {
-		return fmt.Errorf("writing the gate's configuration: %w", err)
-	}
-	return r.start(ctx, gateName, address, r.options.seakeep, "gate", "--config", file)
+	return err
 }
+
+// process is a proxy's: with as many threads as its half of the CPUs.
+func (r *rig) process(name, program string) lab.ProcessSpec {
+	return lab.ProcessSpec{Name: name, Path: program, Env: []string{"GOMAXPROCS=" + strconv.Itoa(threads())}}
+}
+
+func threads() int { return max(1, runtime.NumCPU()/2) }
 
 // haproxyConfig is a plain HTTP-mode load balancer. A thread a CPU, as its default is; streams may last, as watches do.
 const haproxyConfig = `global
@@ -73,34 +54,11 @@ backend apiservers
   server apiserver %[4]s ssl verify required ca-file %[5]s verifyhost localhost sni str(localhost) alpn h2,http/1.1 pool-max-conn -1
 `
 
-func (r *rig) startHAProxy(ctx context.Context) error {
-	address, err := r.address()
-	if err != nil {
-		return err
-	}
-	program, err := baseline.HAProxy.Find()
-	if err != nil {
-		return err
-	}
-	keys := r.lab.PKI()
-	certificate, err := os.ReadFile(keys.ServingCert)
-	if err != nil {
-		return fmt.Errorf("reading the serving certificate: %w", err)
-	}
-	key, err := os.ReadFile(keys.ServingKey)
-	if err != nil {
-		return fmt.Errorf("reading the serving key: %w", err)
-	}
-	both := filepath.Join(r.dir, "haproxy.pem")
-	if err := renameio.WriteFile(both, bytes.Join([][]byte{certificate, key}, nil), 0o600); err != nil {
-		return fmt.Errorf("writing HAProxy's certificate: %w", err)
-	}
-	file := filepath.Join(r.dir, "haproxy.cfg")
-	text := fmt.Sprintf(haproxyConfig, max(1, runtime.NumCPU()/2), address, both, r.upstream(), r.lab.CAFile())
-	if err := renameio.WriteFile(file, []byte(text), 0o600); err != nil {
-		return fmt.Errorf("writing HAProxy's configuration: %w", err)
-	}
-	return r.start(ctx, haproxyName, address, program, "-db", "-f", file)
+func (r *rig) startHAProxy(ctx context.Context) (err error) {
+	r.urls[haproxyName], err = door.StartHAProxy(ctx, r.lab, r.process(haproxyName, ""), func(f door.HAProxyFiles) string {
+		return fmt.Sprintf(haproxyConfig, threads(), f.Address, f.Certificate, r.upstream(), r.lab.CAFile())
+	})
+	return err
 }
 
 // nginxConfig passes answers on as they come (proxy_buffering off), because a watch that is buffered is no watch.
@@ -149,7 +107,7 @@ http {
 `
 
 func (r *rig) startNginx(ctx context.Context) error {
-	address, err := r.address()
+	address, err := door.Address(r.lab)
 	if err != nil {
 		return err
 	}
@@ -160,25 +118,15 @@ func (r *rig) startNginx(ctx context.Context) error {
 	keys := r.lab.PKI()
 	user := "root" // whose the folder is; without root the directive is ignored
 	file := filepath.Join(r.dir, "nginx.conf")
-	text := fmt.Sprintf(nginxConfig, max(1, runtime.NumCPU()/2), address, keys.ServingCert, r.upstream(), r.lab.CAFile(), r.dir, user, keys.ServingKey)
+	text := fmt.Sprintf(nginxConfig, threads(), address, keys.ServingCert, r.upstream(), r.lab.CAFile(), r.dir, user, keys.ServingKey)
 	if err := renameio.WriteFile(file, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("writing nginx's configuration: %w", err)
 	}
-	return r.start(ctx, nginxName, address, program, "-e", "stderr", "-p", r.dir, "-c", file)
+	spec := r.process(nginxName, program)
+	spec.Args = []string{"-e", "stderr", "-p", r.dir, "-c", file}
+	r.urls[nginxName], err = door.Start(ctx, r.lab, address, spec)
+	return err
 }
 
 // upstream is the API server's host and port.
 func (r *rig) upstream() string { return strings.TrimPrefix(r.lab.APIServerURL(0), "https://") }
-
-func (r *rig) start(ctx context.Context, name, address, program string, args ...string) error {
-	url := "https://" + address
-	_, err := r.lab.Run(ctx, lab.ProcessSpec{
-		Name: name, Path: program, Args: args, Ready: r.answers(url),
-		Env: []string{"GOMAXPROCS=" + strconv.Itoa(max(1, runtime.NumCPU()/2))},
-	})
-	if err != nil {
-		return err
-	}
-	r.urls[name] = url
-	return nil
-}

@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/seakeep/seakeep/bench/baseline"
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/internal/pki"
 	"github.com/seakeep/seakeep/lab"
@@ -49,11 +46,11 @@ type rig struct {
 	roots   *x509.CertPool
 	tokens  []string
 	// urls of the contenders; order is the order of their turns.
-	urls   map[string]string
-	order  []string
-	socket string // the gate's admin endpoint
-	pods   []podName
-	cpus   run.CPUs // Server: the API server's and etcd's; Load: the clients' and proxies'
+	urls  map[string]string
+	order []string
+	gate  *door.Gate
+	pods  []podName
+	cpus  run.CPUs // Server: the API server's and etcd's; Load: the clients' and proxies'
 }
 
 // podName is a pod's namespace and name.
@@ -234,40 +231,5 @@ func (r *rig) Setup(ctx context.Context) []string {
 		fmt.Sprintf("%d rounds; in each, every contender has a turn of %s, in rotating order. Rates stay below the shipped limits of the gate.", r.options.Rounds, r.options.Turn),
 		"CPU is user and system time of the process from /proc, over the turn; the share of the API server's is of the same turn.",
 		run.LoadAverage(),
-	}
-}
-
-// address is a free loopback address.
-func (r *rig) address() (string, error) {
-	port, err := r.lab.NextPort()
-	if err != nil {
-		return "", err
-	}
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
-}
-
-// answers waits until the API server answers through a proxy.
-func (r *rig) answers(url string) func(context.Context) error {
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, ForceAttemptHTTP2: true,
-		TLSClientConfig: &tls.Config{RootCAs: r.roots, MinVersion: tls.VersionTLS12},
-	}}
-	return func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return errors.New("not ready: " + response.Status)
-		}
-		if response.ProtoMajor != 2 {
-			return errors.New("it does not speak HTTP/2")
-		}
-		return nil
 	}
 }

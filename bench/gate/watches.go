@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/load"
 	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/result"
@@ -297,23 +298,33 @@ func (r *rig) memoryOf(ctx context.Context, contender string, count int) (kib, u
 	per := func(a, b int64) float64 { return float64(a-b) / float64(count) / 1024 }
 	if contender == gateName {
 		detail = fmt.Sprintf("Of the gate's, %s KiB are heap in use and %s KiB stacks, of %s goroutines a watch.",
-			result.Number(per(after.heap, before.heap)), result.Number(per(after.stacks, before.stacks)),
+			result.Number(per(after.Heap, before.Heap)), result.Number(per(after.Stacks, before.Stacks)),
 			result.Number(float64(after.goroutines-before.goroutines)/float64(count)))
-		if err := r.keepHeap(ctx); err != nil {
+		data, err := r.gate.Heap(ctx)
+		if err != nil {
+			return 0, 0, "", err
+		}
+		if err := r.options.Keep(heapFile, data); err != nil {
 			return 0, 0, "", err
 		}
 	}
-	return per(after.resident, before.resident), per(after.heap+after.stacks, before.heap+before.stacks), detail, nil
+	return per(after.resident, before.resident), per(after.Heap+after.Stacks, before.Heap+before.Stacks), detail, nil
 }
 
 // memory is of one moment, in bytes.
-type memory struct{ resident, heap, stacks, goroutines int64 }
+type memory struct {
+	door.Memory
+	goroutines, resident int64
+}
 
 // settled is the memory when what is garbage has been collected and given back as far as the process does that.
 func (r *rig) settled(ctx context.Context, contender string) (m memory, err error) {
 	for range 3 {
 		if contender == gateName {
-			if m, err = r.gateMemory(ctx); err != nil {
+			if m.Memory, err = r.gate.Memory(ctx); err != nil {
+				return m, err
+			}
+			if m.goroutines, err = r.gate.Goroutines(ctx); err != nil {
 				return m, err
 			}
 		}

@@ -101,6 +101,14 @@ func Peak(pid int) (int64, error) {
 	return kib << 10, nil
 }
 
+// ForgetPeak lets a process's peak begin anew, from what it has now.
+func ForgetPeak(pid int) error {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+		return fmt.Errorf("forgetting the peak memory of process %d: %w", pid, err)
+	}
+	return nil
+}
+
 type stat struct {
 	parent int
 	ticks  uint64

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/result"
 	"github.com/seakeep/seakeep/bench/run"
 )
@@ -110,7 +111,7 @@ func (r *rig) hitTurn(ctx context.Context, e encoding, contender string, during 
 	if err := r.calm(ctx); err != nil {
 		return nil, err
 	}
-	transport := r.transport(false)
+	transport := door.Transport(r.roots, false)
 	defer transport.CloseIdleConnections()
 	objects, err := r.count(ctx)
 	if err != nil {

@@ -11,11 +11,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
-	"github.com/seakeep/seakeep/bench/relay/agents"
+	"github.com/seakeep/seakeep/bench/agents"
 	"github.com/seakeep/seakeep/bench/run"
 )
 
@@ -33,20 +31,8 @@ type options struct {
 	frozen      string
 }
 
-// agentsArg makes this program the agents' process.
-const agentsArg = "agents"
-
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == agentsArg {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err := agents.Main(ctx, os.Stdin, os.Stdout)
-		stop()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "error:", err)
-			os.Exit(1)
-		}
-		return
-	}
+	agents.Become()
 	run.Main(run.Part{Name: "relay", Subject: gateName}, func(args []string, getenv func(string) string, stderr io.Writer) (run.Options, run.Start, error) {
 		o, err := parse(args, getenv, stderr)
 		return o.Options, func(ctx context.Context, dir string, say run.Say) (run.Rig, error) { return newRig(ctx, o, dir, say) }, err

@@ -3,10 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/load"
 	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/result"
@@ -28,7 +27,10 @@ const (
 )
 
 // memory is of one moment, in bytes.
-type memory struct{ resident, heap, stacks int64 }
+type memory struct {
+	door.Memory
+	resident int64
+}
 
 // measureMemory measures resident memory with the watches less that of the same process, just started and warm, without.
 func (r *rig) measureMemory(ctx context.Context, report *result.Report) error {
@@ -51,7 +53,7 @@ func (r *rig) measureMemory(ctx context.Context, report *result.Report) error {
 			}
 			per := func(a, b int64) float64 { return float64(a-b) / float64(count) / 1024 }
 			resident.Add(gateName, per(after.resident, before.resident))
-			inUse.Add(gateName, per(after.heap+after.stacks, before.heap+before.stacks))
+			inUse.Add(gateName, per(after.Heap+after.Stacks, before.Heap+before.Stacks))
 		}
 		cases := []result.Case{
 			resident.Case(name, "resident memory each", "KiB", gateName),
@@ -110,7 +112,7 @@ func (r *rig) memoryOf(ctx context.Context, count, perConnection int) (before, a
 	if broken := w.broken.Load(); broken != nil {
 		return before, after, fmt.Errorf("a watch broke: %w", *broken)
 	}
-	data, err := r.ask(ctx, "/debug/pprof/heap?gc=1")
+	data, err := r.gate.Heap(ctx)
 	if err != nil {
 		return before, after, err
 	}
@@ -120,29 +122,13 @@ func (r *rig) memoryOf(ctx context.Context, count, perConnection int) (before, a
 // settled is the memory when what is garbage has been collected and given back as far as the process does that.
 func (r *rig) settled(ctx context.Context) (m memory, err error) {
 	for range 3 {
-		text, err := r.ask(ctx, "/debug/pprof/heap?gc=1&debug=1")
-		if err != nil {
+		if m.Memory, err = r.gate.Memory(ctx); err != nil {
 			return m, err
 		}
-		m.heap, m.stacks = memStat(string(text), "HeapInuse"), memStat(string(text), "Stack")
 		if err := run.Pause(ctx, time.Second); err != nil {
 			return m, err
 		}
 	}
 	m.resident, err = machine.Resident(r.pid(gateName))
 	return m, err
-}
-
-// memStat finds "# name = value" among the runtime's statistics.
-func memStat(text, name string) int64 {
-	_, after, _ := strings.Cut(text, "# "+name+" = ")
-	end := strings.IndexAny(after, " \n")
-	if end < 0 {
-		return 0
-	}
-	v, err := strconv.ParseInt(after[:end], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return v
 }

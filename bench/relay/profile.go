@@ -4,12 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
-	"net"
-	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,32 +22,8 @@ const (
 
 func cpuProfile(s sharing) string { return "CPU of the gate, " + s.name() }
 
-// ask asks the gate's admin endpoint.
-func (r *rig) ask(ctx context.Context, path string) ([]byte, error) {
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", r.socket)
-		},
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gate"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("asking the gate's admin endpoint: %w", err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("asking the gate's admin endpoint for %s: %s", path, response.Status)
-	}
-	return body, err
-}
-
 func (r *rig) status(ctx context.Context) (*relay.Status, error) {
-	data, err := r.ask(ctx, "/v1/relay")
+	data, err := r.gate.Ask(ctx, "/v1/relay")
 	if err != nil {
 		return nil, err
 	}
@@ -99,25 +71,11 @@ func (r *rig) explain(ctx context.Context, report *result.Report, s sharing, cas
 // profile profiles the gate while load runs, from when it says that it has begun.
 func (r *rig) profile(ctx context.Context, report *result.Report, name string, load func(begun func()) error) error {
 	r.say("profiling the gate, because a target was missed")
-	type answer struct {
-		data []byte
-		err  error
-	}
-	got := make(chan answer, 1)
-	err := load(func() {
-		go func() {
-			data, err := r.ask(ctx, "/debug/pprof/profile?seconds="+strconv.Itoa(int(profiled.Seconds())))
-			got <- answer{data, err}
-		}()
-	})
+	data, err := r.gate.Profile(ctx, profiled, load)
 	if err != nil {
 		return err
 	}
-	a := <-got
-	if a.err != nil {
-		return fmt.Errorf("profiling: %w", a.err)
-	}
-	return r.keep(ctx, report, name, fmt.Sprintf("relay-%d.pprof", len(report.Profiles)+1), a.data)
+	return r.keep(ctx, report, name, fmt.Sprintf("relay-%d.pprof", len(report.Profiles)+1), data)
 }
 
 // keep adds a profile to the report.

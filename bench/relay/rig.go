@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/machine"
 	"github.com/seakeep/seakeep/bench/result"
 	"github.com/seakeep/seakeep/bench/run"
@@ -56,7 +57,7 @@ type rig struct {
 	tokens  []string // the agents'
 	admin   string   // an engineer's token
 	urls    map[string]string
-	socket  string // the gate's admin endpoint
+	gate    *door.Gate
 	buffer  bytes.Buffer
 	beating sync.Mutex // one beat after the other
 }

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
 	"sync"
 	"time"
 
@@ -17,9 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/seakeep/seakeep/bench/agents"
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/load"
 	"github.com/seakeep/seakeep/bench/machine"
-	"github.com/seakeep/seakeep/bench/relay/agents"
 )
 
 const (
@@ -100,20 +98,20 @@ func (r *rig) turn(ctx context.Context, s sharing, contender string, turn time.D
 	}
 	defer func() { w.stop() }()
 	spec := agents.Spec{
-		URL: r.urls[contender], CA: r.ca, Path: listPath, Tokens: r.tokens[:s.agents],
-		Period: period, WarmUp: before, Measure: during, Objects: objects, WatchList: s.watchList,
+		URL: r.urls[contender], CA: r.ca, Does: agents.List, Paths: []string{listPath}, Tokens: r.tokens[:s.agents],
+		Period: period, WarmUp: before, Measure: during, Objects: objects,
 	}
 	switch {
 	case s.path != "":
-		spec.Path = s.path
+		spec.Paths = []string{s.path}
 	case s.watchList:
-		spec.Path = watchListPath
+		spec.Does, spec.Paths = agents.WatchList, []string{watchListPath}
 	}
-	p, err := startAgents(ctx, &spec)
+	p, err := agents.Start(ctx, &spec)
 	if err != nil {
 		return nil, err
 	}
-	defer p.stop()
+	defer p.Stop()
 	got, err := r.observe(ctx, p, contender, during, begun)
 	if err != nil {
 		return nil, err
@@ -132,9 +130,9 @@ func (r *rig) turn(ctx context.Context, s sharing, contender string, turn time.D
 }
 
 // observe takes the numbers at the beginning and at the end of the time that the agents measure.
-func (r *rig) observe(ctx context.Context, p *agentsProcess, contender string, during time.Duration, begun func()) (*reading, error) {
+func (r *rig) observe(ctx context.Context, p *agents.Process, contender string, during time.Duration, begun func()) (*reading, error) {
 	got := &reading{}
-	if err := p.await(agents.Begun, nil); err != nil {
+	if _, err := p.Await(agents.Begun); err != nil {
 		return nil, err
 	}
 	if begun != nil {
@@ -151,7 +149,7 @@ func (r *rig) observe(ctx context.Context, p *agentsProcess, contender string, d
 	if err != nil {
 		return nil, err
 	}
-	if err := p.await(agents.Ended, nil); err != nil {
+	if _, err := p.Await(agents.Ended); err != nil {
 		return nil, err
 	}
 	after, err := r.used(contender)
@@ -165,7 +163,12 @@ func (r *rig) observe(ctx context.Context, p *agentsProcess, contender string, d
 	asking.Wait()
 	got.upstream = last.since(first)
 	got.cpu = usage{after.proxy - before.proxy, after.server - before.server}
-	return got, p.await(agents.Results, &got.Outcome)
+	outcome, err := p.Await(agents.Results)
+	if err != nil {
+		return nil, err
+	}
+	got.Outcome = *outcome
+	return got, nil
 }
 
 // count is how many pods there are, by the API server's own word.
@@ -179,7 +182,7 @@ func (r *rig) count(ctx context.Context) (int, error) {
 
 // adminDo reads a small object by the same way as the agents.
 func (r *rig) adminDo(contender string) load.Do {
-	transport := r.transport(false)
+	transport := door.Transport(r.roots, false)
 	return func(ctx context.Context, _ int) (int64, error) {
 		ctx, cancel := context.WithTimeout(ctx, adminPatience)
 		defer cancel()
@@ -246,56 +249,4 @@ func (w *writer) stop() error {
 		return fmt.Errorf("no pod could be written: %w", errors.Join(w.err))
 	}
 	return nil
-}
-
-// agentsProcess is the agents, in a process that gives way to what is measured.
-type agentsProcess struct {
-	command *exec.Cmd
-	events  *json.Decoder
-	stderr  bytes.Buffer
-}
-
-func startAgents(ctx context.Context, spec *agents.Spec) (*agentsProcess, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("finding this program: %w", err)
-	}
-	in, err := json.Marshal(spec)
-	if err != nil {
-		return nil, fmt.Errorf("encoding what the agents do: %w", err)
-	}
-	p := &agentsProcess{command: exec.CommandContext(ctx, "nice", "-n", "10", self, agentsArg)}
-	p.command.Stdin, p.command.Stderr = bytes.NewReader(in), &p.stderr
-	out, err := p.command.StdoutPipe()
-	if err != nil {
-		return nil, fmt.Errorf("starting the agents: %w", err)
-	}
-	p.events = json.NewDecoder(out)
-	if err := p.command.Start(); err != nil {
-		return nil, fmt.Errorf("starting the agents: %w", err)
-	}
-	return p, nil
-}
-
-// await waits for an event, and takes its outcome where one is wanted.
-func (p *agentsProcess) await(event string, outcome *agents.Outcome) error {
-	var got agents.Event
-	if err := p.events.Decode(&got); err != nil {
-		return fmt.Errorf("waiting for the agents: %w: %s", err, p.stderr.Bytes())
-	}
-	if got.Event != event {
-		return fmt.Errorf("waiting for the agents: %s came instead of %s", got.Event, event)
-	}
-	if outcome != nil {
-		if got.Outcome == nil {
-			return errors.New("the agents came back with nothing")
-		}
-		*outcome = *got.Outcome
-	}
-	return nil
-}
-
-func (p *agentsProcess) stop() {
-	_ = p.command.Cancel() // has ended, most often
-	_ = p.command.Wait()
 }

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/load"
 	"github.com/seakeep/seakeep/bench/result"
 	"github.com/seakeep/seakeep/bench/run"
@@ -58,7 +59,7 @@ func (r *rig) watch(ctx context.Context, contender string, n, perConnection int)
 	defer late.Stop()
 	w := &watchers{cancel: cancel, latency: load.NewHistogram()}
 	for range (n + perConnection - 1) / perConnection {
-		w.transports = append(w.transports, r.transport(false))
+		w.transports = append(w.transports, door.Transport(r.roots, false))
 	}
 	url := r.urls[contender] + beatsPath + "?watch=true&allowWatchBookmarks=false&resourceVersion=" + beat.ResourceVersion
 	places := make(chan struct{}, openedAtOnce)

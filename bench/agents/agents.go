@@ -1,19 +1,20 @@
-// Package agents is the load: many clients that each read a whole collection again and again, as a DaemonSet's pods do,
-// each with a token and an HTTP/2 connection of its own. It runs in a process of its own, so that what it costs is not in
-// the latencies of whoever else asks. No answer is believed for its status: what is not complete is a failure.
+// Package agents is the load: many clients that do the same again and again, as a DaemonSet's pods do: they read a whole
+// collection, write, or open watches, and obey what they are told as client-go does. It runs in a process of its own, which
+// gives way, so that what it costs is not in the latencies of whoever else asks. No answer is believed for its status: what
+// is not complete is a failure.
 package agents
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,21 +24,47 @@ import (
 
 // Spec says what the agents do.
 type Spec struct {
-	URL  string `json:"url"`
-	CA   []byte `json:"ca"`
-	Path string `json:"path"`
-	// Tokens has one an agent.
+	URL string `json:"url"`
+	CA  []byte `json:"ca"`
+	// Does is what each request is.
+	Does Work `json:"does"`
+	// Paths are what is asked for: agent i asks for one of them, always the same.
+	Paths []string `json:"paths"`
+	// Tokens has one an agent, which may be empty.
 	Tokens []string `json:"tokens"`
+	// Certificate and Key, in PEM, are all agents' client certificate, if they have one.
+	Certificate []byte `json:"certificate,omitempty"`
+	Key         []byte `json:"key,omitempty"`
+	// PerConnection is how many agents share an HTTP/2 connection; 0 is one.
+	PerConnection int `json:"perConnection,omitempty"`
 	// Period is between the starts of two requests of an agent; the first are spread over it.
 	Period time.Duration `json:"period"`
 	// WarmUp is before, Measure is how long what comes is counted.
 	WarmUp  time.Duration `json:"warmUp"`
 	Measure time.Duration `json:"measure"`
-	// Objects is how many a complete answer has.
+	// Hold: when the time measured is over they go on, uncounted, until the input ends: whoever else is still waiting for an
+	// answer is not rescued by their end.
+	Hold bool `json:"hold,omitempty"`
+	// Objects is how many a complete LIST or WatchList has.
 	Objects int `json:"objects"`
-	// WatchList: answers are streams, read until the bookmark that ends the initial events, and then left.
-	WatchList bool `json:"watchList"`
 }
+
+// Work is what an agent does.
+type Work string
+
+// The works.
+const (
+	// List reads a collection.
+	List Work = "list"
+	// WatchList reads the initial events of a watch until the bookmark that ends them, and leaves.
+	WatchList Work = "watchList"
+	// WatchOpen opens a watch and leaves when it is answered.
+	WatchOpen Work = "watchOpen"
+	// Patch writes an object that others write too.
+	Patch Work = "patch"
+	// Inform LISTs once and watches from there, as an informer does; see Inform.
+	Inform Work = "inform"
+)
 
 // Outcome is what came within the time measured.
 type Outcome struct {
@@ -71,7 +98,7 @@ func (o *Outcome) InPart() float64 {
 	return float64(o.Received) / o.Size / o.Seconds
 }
 
-// Event is a line the agents' process prints: Begun and Ended frame the time measured, Outcome comes last.
+// Event is a line the agents' process prints: Begun and Ended frame the time measured, Results come last.
 type Event struct {
 	Event   string   `json:"event"`
 	Outcome *Outcome `json:"outcome,omitempty"`
@@ -84,32 +111,23 @@ const (
 	Results = "results"
 )
 
-// Main is the agents' process: a Spec comes in, Events go out.
-func Main(ctx context.Context, in io.Reader, out io.Writer) error {
-	var spec Spec
-	if err := json.NewDecoder(in).Decode(&spec); err != nil {
-		return fmt.Errorf("reading what the agents do: %w", err)
-	}
-	encoder := json.NewEncoder(out)
-	outcome, err := Run(ctx, &spec, func(event string) { _ = encoder.Encode(Event{Event: event}) })
+// Run runs the agents, and says when the time that is measured begins and ends. Released ends what Hold holds.
+func Run(ctx context.Context, spec *Spec, released <-chan struct{}, say func(event string)) (*Outcome, error) {
+	transports, err := spec.transports()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return encoder.Encode(Event{Event: Results, Outcome: outcome})
-}
-
-// Run runs the agents, and says when the time that is measured begins and ends.
-func Run(ctx context.Context, spec *Spec, say func(event string)) (*Outcome, error) {
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(spec.CA) {
-		return nil, errors.New("the agents' CA has no certificate")
-	}
+	defer func() {
+		for _, t := range transports {
+			t.CloseIdleConnections()
+		}
+	}()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &runner{spec: spec, checker: newChecker(spec.Objects), stopped: make(chan struct{})}
 	var running sync.WaitGroup
 	for i := range spec.Tokens {
-		running.Go(func() { r.agent(ctx, i, roots) })
+		running.Go(func() { r.agent(ctx, i, transports[i/max(1, spec.PerConnection)]) })
 	}
 	if err := r.wait(ctx, spec.WarmUp); err != nil {
 		return nil, err
@@ -121,6 +139,12 @@ func Run(ctx context.Context, spec *Spec, say func(event string)) (*Outcome, err
 	}
 	ended, received := time.Now(), r.received.Load()-received
 	say(Ended)
+	if spec.Hold {
+		select {
+		case <-released:
+		case <-ctx.Done():
+		}
+	}
 	// What is under way comes to its end, uncounted: an answer that was counted may be the same as one that is not yet.
 	close(r.stopped)
 	late := time.AfterFunc(drain, cancel)
@@ -133,6 +157,28 @@ func Run(ctx context.Context, spec *Spec, say func(event string)) (*Outcome, err
 
 // drain is how long answers under way have to come to their end.
 const drain = 3 * time.Second
+
+// transports are one for each connection.
+func (s *Spec) transports() ([]*http.Transport, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(s.CA) {
+		return nil, errors.New("the agents' CA has no certificate")
+	}
+	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if s.Certificate != nil {
+		pair, err := tls.X509KeyPair(s.Certificate, s.Key)
+		if err != nil {
+			return nil, fmt.Errorf("reading the agents' certificate: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	per := max(1, s.PerConnection)
+	transports := make([]*http.Transport, (len(s.Tokens)+per-1)/per)
+	for i := range transports {
+		transports[i] = &http.Transport{TLSClientConfig: config.Clone(), ForceAttemptHTTP2: true, DisableCompression: true}
+	}
+	return transports, nil
+}
 
 // runner notes what came of every request.
 type runner struct {
@@ -176,11 +222,7 @@ const (
 )
 
 // agent asks, and asks again a period after it began; when it was refused, when it was told to.
-func (r *runner) agent(ctx context.Context, i int, roots *x509.CertPool) {
-	transport := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true, DisableCompression: true,
-	}
-	defer transport.CloseIdleConnections()
+func (r *runner) agent(ctx context.Context, i int, transport http.RoundTripper) {
 	random := rand.New(rand.NewPCG(uint64(i), 1))
 	if r.wait(ctx, time.Duration(random.Float64()*float64(r.spec.Period))) != nil {
 		return
@@ -188,7 +230,7 @@ func (r *runner) agent(ctx context.Context, i int, roots *x509.CertPool) {
 	failures := 0
 	for ctx.Err() == nil {
 		began := time.Now()
-		retryAfter, err := r.ask(ctx, transport, r.spec.Tokens[i])
+		retryAfter, err := r.ask(ctx, transport, i)
 		wait := r.spec.Period - time.Since(began)
 		switch {
 		case err == nil:
@@ -196,8 +238,7 @@ func (r *runner) agent(ctx context.Context, i int, roots *x509.CertPool) {
 		case retryAfter > 0:
 			wait = retryAfter
 		default:
-			wait = min(firstBackoff<<min(failures, 10), maxBackoff)
-			wait += time.Duration(random.Float64() * float64(wait))
+			wait = backoff(failures, random)
 			failures++
 		}
 		if r.wait(ctx, wait) != nil {
@@ -206,11 +247,16 @@ func (r *runner) agent(ctx context.Context, i int, roots *x509.CertPool) {
 	}
 }
 
+func backoff(failures int, random *rand.Rand) time.Duration {
+	wait := min(firstBackoff<<min(failures, 10), maxBackoff)
+	return wait + time.Duration(random.Float64()*float64(wait))
+}
+
 var errRefused = errors.New("too many requests")
 
-func (r *runner) ask(ctx context.Context, transport *http.Transport, token string) (retryAfter time.Duration, err error) {
+func (r *runner) ask(ctx context.Context, transport http.RoundTripper, i int) (retryAfter time.Duration, err error) {
 	began := time.Now()
-	got, ended, retryAfter, err := r.try(ctx, transport, token)
+	got, ended, retryAfter, err := r.try(ctx, transport, i)
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
@@ -220,38 +266,68 @@ func (r *runner) ask(ctx context.Context, transport *http.Transport, token strin
 	return retryAfter, err
 }
 
-func (r *runner) try(ctx context.Context, transport *http.Transport, token string) (got body, ended time.Time, retryAfter time.Duration, err error) {
+func (r *runner) try(ctx context.Context, transport http.RoundTripper, i int) (got body, ended time.Time, retryAfter time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute) // client-go's agents would wait as long
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.spec.URL+r.spec.Path, nil)
+	request, err := r.spec.request(ctx, i, r.spec.Paths[i%len(r.spec.Paths)])
 	if err != nil {
 		return got, time.Now(), 0, err
 	}
-	request.Header["User-Agent"] = []string{"telemetry-agent/1.0"}
-	request.Header["Accept"] = []string{"application/json"}
-	request.Header["Accept-Encoding"] = []string{"gzip"} // as client-go, and by hand so that nothing is unpacked in vain
-	request.Header["Authorization"] = []string{"Bearer " + token}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
 		return got, time.Now(), 0, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil {
-			retryAfter = time.Duration(seconds) * time.Second
-		}
-		if response.StatusCode == http.StatusTooManyRequests {
-			return got, time.Now(), max(retryAfter, time.Second), errRefused
-		}
-		return got, time.Now(), retryAfter, errors.New("the answer is " + response.Status)
+		retryAfter, err = refusal(response)
+		return got, time.Now(), retryAfter, err
 	}
 	body := &counted{response.Body, &r.received}
-	if r.spec.WatchList {
+	switch r.spec.Does {
+	case WatchOpen:
+		return got, time.Now(), 0, nil
+	case Patch:
+		got.bytes, err = io.Copy(io.Discard, body)
+		return got, time.Now(), 0, err
+	case WatchList:
 		got, err = readInitialEvents(body)
 		return got, time.Now(), 0, err
 	}
 	got, ended, err = r.checker.read(body, response.Header.Get("Content-Encoding") == "gzip")
 	return got, ended, 0, err
+}
+
+// request is what agent i sends.
+func (s *Spec) request(ctx context.Context, i int, path string) (*http.Request, error) {
+	method, body := http.MethodGet, io.Reader(nil)
+	if s.Does == Patch {
+		method, body = http.MethodPatch, strings.NewReader(fmt.Sprintf(`{"data":{"writer":"%d","at":"%d"}}`, i, time.Now().UnixNano()))
+	}
+	request, err := http.NewRequestWithContext(ctx, method, s.URL+path, body)
+	if err != nil {
+		return nil, err
+	}
+	request.Header["User-Agent"] = []string{"telemetry-agent/1.0"}
+	request.Header["Accept"] = []string{"application/json"}
+	request.Header["Accept-Encoding"] = []string{"gzip"} // as client-go, and by hand so that nothing is unpacked in vain
+	if body != nil {
+		request.Header["Content-Type"] = []string{"application/merge-patch+json"}
+	}
+	if token := s.Tokens[i]; token != "" {
+		request.Header["Authorization"] = []string{"Bearer " + token}
+	}
+	return request, nil
+}
+
+// refusal is what an answer that is none says: when to come again, and that it was 429 or what else.
+func refusal(response *http.Response) (retryAfter time.Duration, err error) {
+	if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil {
+		retryAfter = time.Duration(seconds) * time.Second
+	}
+	if response.StatusCode == http.StatusTooManyRequests {
+		return max(retryAfter, time.Second), errRefused
+	}
+	return retryAfter, errors.New("the answer is " + response.Status)
 }
 
 // counted counts what is read.
@@ -312,7 +388,9 @@ func (r *runner) whole(a *attempt) (bool, string) {
 	switch {
 	case a.err != nil:
 		return false, a.err.Error()
-	case r.spec.WatchList:
+	case r.spec.Does == WatchOpen, r.spec.Does == Patch:
+		return true, ""
+	case r.spec.Does == WatchList:
 		return a.body.objects == r.spec.Objects, fmt.Sprintf("%d objects instead of %d", a.body.objects, r.spec.Objects)
 	}
 	return r.checker.complete(a.body)

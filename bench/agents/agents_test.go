@@ -129,7 +129,7 @@ func TestRunCountsWhatIsComplete(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	spec := Spec{
-		URL: server.URL, Path: "/api/v1/pods", Tokens: []string{"secret", "secret"}, Period: 20 * time.Millisecond, Measure: 3 * time.Second, Objects: 2,
+		URL: server.URL, Does: List, Paths: []string{"/api/v1/pods"}, Tokens: []string{"secret", "secret"}, Period: 20 * time.Millisecond, Measure: 3 * time.Second, Objects: 2,
 		CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
 	}
 	in, err := json.Marshal(spec)
@@ -137,7 +137,7 @@ func TestRunCountsWhatIsComplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := Main(t.Context(), bytes.NewReader(in), &out); err != nil {
+	if err := serve(t.Context(), bytes.NewReader(in), &out); err != nil {
 		t.Fatal(err)
 	}
 	var events []Event
@@ -160,7 +160,7 @@ func TestRunCountsWhatIsComplete(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Main(ctx, bytes.NewReader(in), io.Discard); err == nil {
+	if err := serve(ctx, bytes.NewReader(in), io.Discard); err == nil {
 		t.Error("a run that was interrupted has a result")
 	}
 }
