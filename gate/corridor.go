@@ -123,6 +123,8 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			defer own.Done()
+		} else {
+			pass.Forwarded()
 		}
 		if f.LongRunning {
 			c.gate.ledger.Opened(f)

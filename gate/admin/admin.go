@@ -74,6 +74,10 @@ type Options struct {
 	// Relay answers GET /v1/relay with any value that encodes to JSON: which reads are shared, and what that saved. Nil:
 	// there is no such endpoint.
 	Relay func() any
+	// Clamp, Shadow and Budgets answer GET /v1/clamp, /v1/shadow and /v1/budgets with any value that encodes to JSON: whose
+	// cost grows with its nodes, whom rules in shadow would have turned away, and what accounts may use. Nil: there is no
+	// such endpoint.
+	Clamp, Shadow, Budgets func() any
 	// Version is shown in the status.
 	Version string
 	// Clock defaults to time.Now; it is the wall clock that rules expire by.
