@@ -45,7 +45,8 @@ func newLabReplayCommand(env *Env) *cobra.Command {
 		Short: "Replay an incident on a real control plane, without and with Seakeep, and compare",
 		Long: `Replay runs a scenario once for each --layers, each time from the same cluster, and writes one report: a table here,
 report.html, report.json and before-after.svg in the folder --out. Layers are none, gate, gate-unlimited (the gate
-with every limit off), relay (the same, sharing the reads of pods between clients) and dns (cluster DNS whose data
+with every limit off), relay (the same, sharing the reads of pods between clients), clamp (the same, clamping whose cost grows
+with its nodes) and dns (cluster DNS whose data
 outlives its restarts); a comma joins layers.
 
 The exit code is 3 when a hypothesis of the scenario failed or could not be judged.`,

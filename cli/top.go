@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/seakeep/seakeep/gate/clamp"
 	"github.com/seakeep/seakeep/gate/ledger"
 )
 
@@ -110,7 +111,7 @@ func topOfGate(ctx context.Context, env *Env, o *topOptions, order ledger.Order)
 			if o.watch {
 				fmt.Fprint(env.Stdout, "\x1b[H\x1b[2J") // home, clear: as watch(1)
 			}
-			err = writeTop(env.Stdout, snap)
+			err = errors.Join(writeTop(env.Stdout, snap), writeGrowing(ctx, env.Stdout, client))
 		}
 		if err != nil || !o.watch {
 			return err
@@ -121,6 +122,26 @@ func topOfGate(ctx context.Context, env *Env, o *topOptions, order ledger.Order)
 		case <-ticks.C:
 		}
 	}
+}
+
+// writeGrowing names those whose cost grows with their nodes: who looks at a ranking should not have to know of another verb.
+func writeGrowing(ctx context.Context, w io.Writer, client *http.Client) error {
+	var status clamp.Status
+	if err := fetchJSON(ctx, client, "/v1/clamp", &status); err != nil {
+		return nil //nolint:nilerr // an older gate; the ranking stands without it
+	}
+	for i := range status.Suspects {
+		s := &status.Suspects[i]
+		state := "named"
+		if s.Rule != "" {
+			state = "rule " + s.Rule
+		}
+		if _, err := fmt.Fprintf(w, "\ngrowing with its nodes: %s, %.1f seats from %d of %d, %.1f on all of them; %s; see 'seakeep gate clamp'\n",
+			clipped(s.User), s.Seats, s.Sources, s.Nodes, s.Forecast, state); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // socketClient speaks HTTP over a unix socket.

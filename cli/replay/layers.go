@@ -20,6 +20,8 @@ const (
 	// Relay is a gate with every limit off that shares the reads of pods between clients, to see what sharing does by
 	// itself.
 	Relay = "relay"
+	// Clamp is a gate with every limit off that clamps whose cost grows with its nodes, to see what that does by itself.
+	Clamp = "clamp"
 	// DNS is cluster DNS with the plugin seakeep, which keeps its data over its restarts, in place of stock's.
 	DNS = "dns"
 )
@@ -27,7 +29,7 @@ const (
 // Layers is what one run has, "none" or layers with commas between.
 type Layers string
 
-var known = []string{None, Gate, GateUnlimited, Relay, DNS}
+var known = []string{None, Gate, GateUnlimited, Relay, Clamp, DNS}
 
 // ParseLayers checks one value of --layers.
 func ParseLayers(text string) (Layers, error) {
@@ -42,7 +44,7 @@ func ParseLayers(text string) (Layers, error) {
 	}
 	gates := slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return part == None || part == DNS })
 	if len(slices.Compact(slices.Sorted(slices.Values(gates)))) > 1 {
-		return "", fmt.Errorf("there is one gate, limited or not, that shares reads or does not, got %q", text)
+		return "", fmt.Errorf("there is one gate, limited or not, that shares reads, clamps or does neither, got %q", text)
 	}
 	slices.Sort(parts)
 	if len(slices.Compact(parts)) != len(strings.Split(text, ",")) {
@@ -55,12 +57,17 @@ func ParseLayers(text string) (Layers, error) {
 func (l Layers) has(layer string) bool { return slices.Contains(strings.Split(string(l), ","), layer) }
 
 // gated says whether a gate stands in front, limited or not.
-func (l Layers) gated() bool { return l.has(Gate) || l.has(GateUnlimited) || l.has(Relay) }
+func (l Layers) gated() bool {
+	return l.has(Gate) || l.has(GateUnlimited) || l.has(Relay) || l.has(Clamp)
+}
 
 // configure sets what the layer changes in that gate's configuration.
 func (l Layers) configure(c *v1alpha1.GateConfiguration) {
-	if l.has(GateUnlimited) || l.has(Relay) {
+	if l.has(GateUnlimited) || l.has(Relay) || l.has(Clamp) {
 		c.DefaultLimits = v1alpha1.Disabled
+	}
+	if l.has(Clamp) {
+		c.Clamp.Mode = v1alpha1.Enforce
 	}
 	if l.has(Relay) {
 		c.Relay = &v1alpha1.GateRelay{Rules: []v1alpha1.RelayRule{{Resources: []string{"pods"}}}}
