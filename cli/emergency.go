@@ -90,6 +90,20 @@ type emergencyRule struct {
 	reason string
 	length time.Duration
 	dryRun bool
+	shadow bool
+}
+
+// shadowFlag is for the rules that turn somebody away.
+func (r *emergencyRule) shadowFlag(flags *pflag.FlagSet) {
+	flags.BoolVar(&r.shadow, "shadow", false, "turn nobody away, and count whom the rule would have: 'seakeep gate shadow'")
+}
+
+// mode is in which the rule is set.
+func (r *emergencyRule) mode(rule *v1alpha1.EmergencyRule) *v1alpha1.EmergencyRule {
+	if r.shadow {
+		rule.Mode = v1alpha1.Shadow
+	}
+	return rule
 }
 
 func (r *emergencyRule) flags(flags *pflag.FlagSet) {
@@ -189,7 +203,7 @@ throttle that names no resource does not reach a node's own lease and status, le
 				}
 				throttle.BytesPerSecond = &quantity
 			}
-			return setEmergency(cmd.Context(), env, &target, emergency.Throttle(selected, throttle, common.reason, common.length), common.dryRun)
+			return setEmergency(cmd.Context(), env, &target, common.mode(emergency.Throttle(selected, throttle, common.reason, common.length)), common.dryRun)
 		},
 	}
 	flags := cmd.Flags()
@@ -200,6 +214,7 @@ throttle that names no resource does not reach a node's own lease and status, le
 	flags.StringVar(&per, "per", string(v1alpha1.PerUser), "who shares the bounds: User | UserAgent | Source | Rule (all that match)")
 	match.flags(flags)
 	common.flags(flags)
+	common.shadowFlag(flags)
 	target.flags(flags)
 	return cmd
 }
@@ -223,11 +238,12 @@ func newEmergencyBlock(env *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return setEmergency(cmd.Context(), env, &target, emergency.Block(selected, common.reason, common.length), common.dryRun)
+			return setEmergency(cmd.Context(), env, &target, common.mode(emergency.Block(selected, common.reason, common.length)), common.dryRun)
 		},
 	}
 	match.flags(cmd.Flags())
 	common.flags(cmd.Flags())
+	common.shadowFlag(cmd.Flags())
 	target.flags(cmd.Flags())
 	return cmd
 }
@@ -261,11 +277,11 @@ end by themselves with the lockdown.`,
 			if err != nil {
 				return err
 			}
-			err = setEmergency(cmd.Context(), env, &target, emergency.Lockdown(users, groups, common.reason, common.length), common.dryRun)
+			err = setEmergency(cmd.Context(), env, &target, common.mode(emergency.Lockdown(users, groups, common.reason, common.length)), common.dryRun)
 			var exit *exitError
 			wrong := errors.As(err, &exit) && exit.code == ExitUsage // nothing was tried
 			// When no gate answers, the rules are what is left.
-			if plan != nil && !wrong && (!common.dryRun || cmd.Flags().Changed("firewall")) {
+			if plan != nil && !wrong && !common.shadow && (!common.dryRun || cmd.Flags().Changed("firewall")) {
 				round.write(env, plan, target.output)
 			}
 			return err
@@ -275,6 +291,7 @@ end by themselves with the lockdown.`,
 	cmd.Flags().StringArrayVar(&groups, "except-group", nil, "groups who may enter")
 	round.flags(cmd)
 	common.flags(cmd.Flags())
+	common.shadowFlag(cmd.Flags())
 	target.flags(cmd.Flags())
 	return cmd
 }

@@ -54,7 +54,7 @@ func writeEmergencyResults(env *Env, output string, outcomes []emergency.Outcome
 		case o.Result.DryRun:
 			fmt.Fprintf(t, "%s\t(dry run)\t%s\t%s\t-\t-\n", o.Gate, o.Result.Rule.Action, o.Result.Rule.Expires.Format(time.RFC3339))
 		default:
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", o.Gate, o.Result.Rule.ID, o.Result.Rule.Action,
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", o.Gate, o.Result.Rule.ID, actionOf(&o.Result.Rule),
 				o.Result.Rule.Expires.Format(time.RFC3339), o.Result.EndedRequests, yesNo(o.Result.Durable))
 		}
 	}
@@ -113,7 +113,7 @@ func writeEmergencyRules(w io.Writer, outcomes []emergency.Outcome[v1alpha1.Emer
 			rules++
 			// The gate's clock says what remains: the rule ends by it, not by ours.
 			remaining := r.Expires.Sub(o.Result.Time.Time).Round(time.Second)
-			fmt.Fprintf(t, "  %s\t%s\t%v\t%s\t%s\t%s\t%s\n", r.ID, r.Action, remaining, clipped(describeEmergency(&r)), printable(r.By), clipped(r.Reason), o.Gate)
+			fmt.Fprintf(t, "  %s\t%s\t%v\t%s\t%s\t%s\t%s\n", r.ID, actionOf(&r), remaining, clipped(describeEmergency(&r)), printable(r.By), clipped(r.Reason), o.Gate)
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -140,6 +140,14 @@ func writeEmergencyHealth(w io.Writer, o *emergency.Outcome[v1alpha1.EmergencySt
 	for _, p := range problems {
 		fmt.Fprintf(w, "  %s: %s\n", o.Gate, printable(p))
 	}
+}
+
+// actionOf is what a rule does, or would do.
+func actionOf(r *v1alpha1.EmergencyRule) string {
+	if r.Mode == v1alpha1.Shadow {
+		return string(r.Action) + " (shadow)"
+	}
+	return string(r.Action)
 }
 
 // describeEmergency is what a rule selects, in the words of the flags that set it.

@@ -68,7 +68,7 @@ func runGateOverload(ctx context.Context, env *Env, o *overloadOptions) error {
 		}
 		return writeOverload(w, s)
 	}
-	view := gateView{socket: o.socket, output: o.output}
+	view := &gateView{socket: o.socket, output: o.output}
 	if o.watch {
 		view.again = o.period
 	}

@@ -56,7 +56,7 @@ func runGateRelay(ctx context.Context, env *Env, o *relayOptions) error {
 	case o.n < 0:
 		return usageError(fmt.Errorf("limit must be ≥ 0, got %d", o.n), hint)
 	}
-	return viewGate(ctx, env, gateView{socket: o.socket, output: o.output}, "/v1/relay", func(w io.Writer, status *relay.Status) error {
+	return viewGate(ctx, env, &gateView{socket: o.socket, output: o.output, name: "relay"}, "/v1/relay", func(w io.Writer, status *relay.Status) error {
 		if !status.Enabled {
 			fmt.Fprintln(env.Stderr, "nothing is shared: the gate's configuration has no field 'relay'")
 			return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/seakeep/seakeep/gate/clamp"
 	"github.com/seakeep/seakeep/gate/ledger"
 )
 
@@ -93,11 +95,35 @@ func runTop(ctx context.Context, env *Env, o *topOptions, args []string) error {
 
 func topOfGate(ctx context.Context, env *Env, o *topOptions, order ledger.Order) error {
 	path := "/v1/top?" + url.Values{"n": {strconv.Itoa(o.n)}, "by": {string(order)}}.Encode()
-	view := gateView{socket: o.socket, output: o.output}
+	view := &gateView{socket: o.socket, output: o.output}
 	if o.watch {
 		view.again = o.period
 	}
-	return viewGate(ctx, env, view, path, writeTop)
+	return viewGate(ctx, env, view, path, func(w io.Writer, snap *ledger.Snapshot) error {
+		client := socketClient(o.socket)
+		defer client.CloseIdleConnections()
+		return errors.Join(writeTop(w, snap), writeGrowing(ctx, w, client))
+	})
+}
+
+// writeGrowing names those whose cost grows with their nodes: who looks at a ranking should not have to know of another verb.
+func writeGrowing(ctx context.Context, w io.Writer, client *http.Client) error {
+	var status clamp.Status
+	if err := fetchJSON(ctx, client, "/v1/clamp", &status); err != nil {
+		return nil //nolint:nilerr // an older gate; the ranking stands without it
+	}
+	for i := range status.Suspects {
+		s := &status.Suspects[i]
+		state := "named"
+		if s.Rule != "" {
+			state = "rule " + s.Rule
+		}
+		if _, err := fmt.Fprintf(w, "\ngrowing with its nodes: %s, %.1f seats from %d of %d, %.1f on all of them; %s; see 'seakeep gate clamp'\n",
+			clipped(s.User), s.Seats, s.Sources, s.Nodes, s.Forecast, state); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func topOfAudit(ctx context.Context, env *Env, o *topOptions, files []string, by ledger.Dimension, order ledger.Order) error {

@@ -128,6 +128,8 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			defer own.Done()
+		} else {
+			pass.Forwarded()
 		}
 		seen.enter(tracing.Admit)
 		seats, turned := c.gate.enter(ctx, f, cost.ShapeOf(f, r))

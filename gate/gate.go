@@ -54,6 +54,7 @@ type Gate struct {
 	metrics *metrics
 
 	limits  *limit.Engine
+	policy  *policing
 	ledger  *ledger.Ledger
 	streams *streams
 	bodies  *upstream.Bodies
@@ -104,6 +105,7 @@ func New(opts Options) (*Gate, error) {
 	}
 	g.limits = limit.New(limit.Options{Registerer: opts.Registerer, Log: opts.Log})
 	g.ledger = ledger.New(ledger.Options{MaxClients: cfg.Ledger.MaxClients, Clock: time.Now, Registerer: opts.Registerer})
+	g.policy = newPolicing(g, cfg)
 	if err := g.use(cfg, doc); err != nil {
 		return nil, err
 	}
@@ -139,6 +141,9 @@ func (g *Gate) openAdmin() error {
 		Totals:     g.totals,
 		Relay:      g.relayStatus,
 		Overload:   func() any { return g.admission.Status() },
+		Clamp:      g.policy.clampStatus,
+		Shadow:     g.policy.shadowStatus,
+		Budgets:    g.policy.budgetStatus,
 		Version:    g.opts.Version,
 		Registerer: g.opts.Registerer,
 		Log:        g.log,
@@ -197,6 +202,7 @@ func (g *Gate) Run(ctx context.Context) error {
 	owned.Go(func() { g.followFiles(running) })
 	owned.Go(func() { g.upstreams.Run(running) })
 	owned.Go(func() { g.admission.Run(running) })
+	owned.Go(func() { g.policy.run(running) })
 	g.log.Info("Gate open", "address", g.standard.Addr().String(), "upstreams", len(g.upstreams.Servers()))
 
 	<-running.Done()

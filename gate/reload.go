@@ -113,6 +113,7 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 		sharing.close(g.relaying.Load())
 		return fmt.Errorf("configuring admission: %w", err)
 	}
+	g.policy.use(cfg)
 	if g.places != nil {
 		g.places.configure(cfg.Listen.Connections)
 	}

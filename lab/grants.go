@@ -33,6 +33,12 @@ var grants = map[Identity][]rbacv1.PolicyRule{
 		rule("authentication.k8s.io", []string{"tokenreviews"}, "create"),
 		rule("authorization.k8s.io", []string{"subjectaccessreviews"}, "create"),
 	},
+	// What a gate reads of the cluster for its own policies.
+	User("seakeep:policy"): {
+		rule("", []string{"nodes", "serviceaccounts"}, "list"),
+		rule("apps", []string{"daemonsets", "deployments", "statefulsets"}, "list"),
+		{NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}},
+	},
 	// What the API server needs of kubelets, for logs and exec; kubeadm puts this user into system:masters.
 	User("kube-apiserver-kubelet-client"): {
 		rule("", []string{"nodes/proxy", "nodes/stats", "nodes/log", "nodes/metrics"}, "*"),

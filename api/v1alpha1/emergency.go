@@ -34,6 +34,9 @@ type EmergencyRule struct {
 	Match LimitMatch `json:"match,omitempty"`
 	// Throttle bounds them.
 	Throttle *Throttle `json:"throttle,omitempty"`
+	// Mode is Enforce (the default) or Shadow: nobody is turned away and no request ended; whom the rule would have
+	// turned away is counted (`seakeep gate shadow`). Not with Passthrough.
+	Mode Mode `json:"mode,omitempty"`
 	// ExceptUsers and ExceptGroups may still enter during a Lockdown.
 	ExceptUsers  []string `json:"exceptUsers,omitempty"`
 	ExceptGroups []string `json:"exceptGroups,omitempty"`
@@ -69,7 +72,7 @@ type EmergencyStatus struct {
 type RejectedClient struct {
 	// Rule is the rule's name, or the emergency rule's ID.
 	Rule string `json:"rule"`
-	// Reason is rate, concurrency, bytes, denied, blocked, lockdown or squeezed.
+	// Reason is rate, concurrency, bytes, budget, denied, blocked, lockdown or squeezed.
 	Reason string `json:"reason"`
 	// Emergency is true when an emergency rule did it.
 	Emergency bool   `json:"emergency,omitempty"`

@@ -44,6 +44,12 @@ func (r *EmergencyRule) Validate() field.ErrorList {
 	if d := r.Duration.Duration; d < MinEmergencyDuration || d > MaxEmergencyDuration {
 		errs = append(errs, field.Invalid(field.NewPath("duration"), d.String(), "must be between 1s and 24h: every emergency rule ends by itself"))
 	}
+	switch {
+	case r.Mode != "" && r.Mode != Enforce && r.Mode != Shadow:
+		errs = append(errs, field.NotSupported(field.NewPath("mode"), r.Mode, []Mode{Enforce, Shadow}))
+	case r.Mode == Shadow && r.Action == EmergencyPassthrough:
+		errs = append(errs, field.Forbidden(field.NewPath("mode"), "not Shadow with Passthrough, which turns nobody away"))
+	}
 	errs = append(errs, r.validateMatch()...)
 	errs = append(errs, r.validateThrottle()...)
 	return append(errs, r.validateExceptions()...)

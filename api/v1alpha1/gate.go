@@ -37,6 +37,10 @@ type GateConfiguration struct {
 	// Overload admits requests by what they cost, by whose they are and by what the API servers can take; absent: everything
 	// that the limits let through is forwarded at once.
 	Overload *GateOverload `json:"overload,omitempty"`
+	// Clamp names the client whose cost grows with the nodes it runs on, and clamps it when told to.
+	Clamp GateClamp `json:"clamp,omitempty"`
+	// Budgets enforces what workloads declare they need of the API; absent: nothing is read or enforced.
+	Budgets *GateBudgets `json:"budgets,omitempty"`
 	// Admin is the endpoint for emergency rules, status and talkers.
 	Admin GateAdmin `json:"admin"`
 	// Ledger bounds the memory of who costs what.
@@ -215,6 +219,10 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.Overload != nil {
 		c.Overload.setDefaults()
 	}
+	c.Clamp.setDefaults()
+	if c.Budgets != nil {
+		c.Budgets.setDefaults()
+	}
 	if c.Tracing != nil {
 		c.Tracing.setDefaults()
 	}
@@ -264,6 +272,10 @@ func (c *GateConfiguration) Validate() field.ErrorList {
 	}
 	if c.Overload != nil {
 		errs = append(errs, c.Overload.validate(field.NewPath("overload"))...)
+	}
+	errs = append(errs, c.Clamp.validate(field.NewPath("clamp"))...)
+	if c.Budgets != nil {
+		errs = append(errs, c.Budgets.validate(field.NewPath("budgets"))...)
 	}
 	if c.Tracing != nil {
 		errs = append(errs, c.Tracing.validate(field.NewPath("tracing"))...)

@@ -27,6 +27,19 @@ const (
 	PerRule      LimitKey = "Rule"
 )
 
+// Mode is whether a rule or a policy acts, or only counts whom it would have hurt.
+type Mode string
+
+// The modes.
+const (
+	// Enforce acts.
+	Enforce Mode = "Enforce"
+	// Shadow counts and names whom it would have turned away, and turns nobody away.
+	Shadow Mode = "Shadow"
+	// Off does not look; for policies, not for single rules.
+	Off Mode = "Disabled"
+)
+
 // LimitRule matches requests and says what happens to them.
 type LimitRule struct {
 	// Name is unique among all rules; rejected clients are told it.
@@ -37,6 +50,9 @@ type LimitRule struct {
 	Action LimitAction `json:"action"`
 	// Throttle is required with, and only allowed with, action Throttle.
 	Throttle *Throttle `json:"throttle,omitempty"`
+	// Mode is Enforce (the default) or Shadow: the rule keeps its buckets and counts whom it would have turned away
+	// (`seakeep gate shadow`), turns nobody away, and leaves the request to the rules after it. Not with action Allow.
+	Mode Mode `json:"mode,omitempty"`
 }
 
 // LimitMatch selects requests. Within a list any entry may match; across fields all must. A user agent is a claim:
@@ -121,6 +137,9 @@ type Throttle struct {
 
 // SetDefaults fills what the user left out of the rule. It is idempotent.
 func (r *LimitRule) SetDefaults() {
+	if r.Mode == "" {
+		r.Mode = Enforce
+	}
 	if r.Throttle != nil {
 		r.Throttle.setDefaults()
 	}

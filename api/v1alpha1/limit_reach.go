@@ -120,7 +120,9 @@ func shadowedBy(earlier []LimitRule, r *LimitRule) string {
 }
 
 // decides is false for rules after which the search goes on.
-func (r *LimitRule) decides() bool { return r.Action == LimitDeny || len(r.Match.UserAgents) == 0 }
+func (r *LimitRule) decides() bool {
+	return r.Mode != Shadow && (r.Action == LimitDeny || len(r.Match.UserAgents) == 0)
+}
 
 // covers is true when everything other selects is selected by m as well.
 func (m *LimitMatch) covers(other *LimitMatch) bool {

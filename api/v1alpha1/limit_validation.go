@@ -94,6 +94,12 @@ func (r *LimitRule) validate(path *field.Path) field.ErrorList {
 	default:
 		errs = append(errs, field.NotSupported(path.Child("action"), r.Action, []LimitAction{LimitAllow, LimitDeny, LimitThrottle}))
 	}
+	switch {
+	case r.Mode != "" && r.Mode != Enforce && r.Mode != Shadow:
+		errs = append(errs, field.NotSupported(path.Child("mode"), r.Mode, []Mode{Enforce, Shadow}))
+	case r.Mode == Shadow && r.Action == LimitAllow:
+		errs = append(errs, field.Forbidden(path.Child("mode"), "not Shadow with action Allow, which turns nobody away"))
+	}
 	if r.Action == LimitAllow && len(r.Match.UserAgents) > 0 {
 		errs = append(errs, field.Forbidden(path.Child("match", "userAgents"),
 			"not with action Allow: a user agent is whatever the client says it is, so it may tighten and never loosen"))

@@ -23,6 +23,8 @@ const (
 	// Overload is a gate with every limit off that admits requests by what they cost, whose they are and what the control
 	// plane can take, to see what admission does by itself.
 	Overload = "overload"
+	// Clamp is a gate with every limit off that clamps whose cost grows with its nodes, to see what that does by itself.
+	Clamp = "clamp"
 	// DNS is cluster DNS with the plugin seakeep, which keeps its data over its restarts, in place of stock's.
 	DNS = "dns"
 )
@@ -30,7 +32,7 @@ const (
 // Layers is what one run has, "none" or layers with commas between.
 type Layers string
 
-var known = []string{None, Gate, GateUnlimited, Relay, Overload, DNS}
+var known = []string{None, Gate, GateUnlimited, Relay, Overload, Clamp, DNS}
 
 // ParseLayers checks one value of --layers.
 func ParseLayers(text string) (Layers, error) {
@@ -61,12 +63,17 @@ func (l Layers) has(layer string) bool { return slices.Contains(strings.Split(st
 func (l Layers) gated() bool { return l.has(Gate) || l.unlimited() }
 
 // unlimited says whether that gate's limits are off.
-func (l Layers) unlimited() bool { return l.has(GateUnlimited) || l.has(Relay) || l.has(Overload) }
+func (l Layers) unlimited() bool {
+	return l.has(GateUnlimited) || l.has(Relay) || l.has(Overload) || l.has(Clamp)
+}
 
 // configure sets what the layer changes in that gate's configuration.
 func (l Layers) configure(c *v1alpha1.GateConfiguration) {
 	if l.unlimited() {
 		c.DefaultLimits = v1alpha1.Disabled
+	}
+	if l.has(Clamp) {
+		c.Clamp.Mode = v1alpha1.Enforce
 	}
 	if l.has(Relay) {
 		c.Relay = &v1alpha1.GateRelay{Rules: []v1alpha1.RelayRule{{Resources: []string{"pods"}}}}

@@ -77,6 +77,10 @@ type Options struct {
 	// Overload answers GET /v1/overload with any value that encodes to JSON: what the API servers can take, and who waits. Nil:
 	// there is no such endpoint.
 	Overload func() any
+	// Clamp, Shadow and Budgets answer GET /v1/clamp, /v1/shadow and /v1/budgets with any value that encodes to JSON: whose
+	// cost grows with its nodes, whom rules in shadow would have turned away, and what accounts may use. Nil: there is no
+	// such endpoint.
+	Clamp, Shadow, Budgets func() any
 	// Version is shown in the status.
 	Version string
 	// Clock defaults to time.Now; it is the wall clock that rules expire by.

@@ -53,8 +53,12 @@ func (s *Server) server(who func(*http.Request) (actor, error)) *http.Server {
 	if s.opts.Relay != nil {
 		mux.HandleFunc("GET /v1/relay", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.opts.Relay()) })
 	}
-	if s.opts.Overload != nil {
-		mux.HandleFunc("GET /v1/overload", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.opts.Overload()) })
+	for path, answer := range map[string]func() any{
+		"GET /v1/overload": s.opts.Overload, "GET /v1/clamp": s.opts.Clamp, "GET /v1/shadow": s.opts.Shadow, "GET /v1/budgets": s.opts.Budgets,
+	} {
+		if answer != nil {
+			mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, answer()) })
+		}
 	}
 	// Where the gate itself spends its time is an operator's question too, and it cannot be asked after a restart.
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -29,7 +29,7 @@ type saved struct {
 
 // event is a line of the audit chain.
 type event struct {
-	Event string `json:"event"` // set, lift, expire, refuse, restore, squeeze, gap
+	Event string `json:"event"` // set, prolong, lift, expire, refuse, restore, squeeze, gap
 	// At is when it happened, if it came into the chain later.
 	At *time.Time `json:"at,omitempty"`
 	// By is who did it: a uid and pid of this host, or a certificate's common name. Empty for what the gate did.
@@ -159,6 +159,26 @@ func (r *rules) set(rule v1alpha1.EmergencyRule, by actor, dryRun bool) (*v1alph
 	result := &v1alpha1.EmergencyRuleResult{Rule: rule, EndedRequests: ended}
 	result.Durable, result.Warnings = r.settle(event{Event: "set", By: by.name, Rule: &rule, Ended: ended})
 	return result, nil
+}
+
+// prolong moves a rule's end to duration from now. Its buckets and its open requests stay as they are.
+func (r *rules) prolong(id string, duration time.Duration, reason string, by actor) (until time.Time, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := slices.IndexFunc(r.inForce, func(rule v1alpha1.EmergencyRule) bool { return rule.ID == id })
+	if i < 0 {
+		return time.Time{}, errNotFound
+	}
+	next := slices.Clone(r.inForce)
+	rule := &next[i]
+	rule.Duration, rule.Expires = metav1.Duration{Duration: duration}, metav1.NewTime(r.clock().Add(duration))
+	if _, err := r.engine.SetEmergency(next); err != nil {
+		return time.Time{}, err
+	}
+	r.inForce = next
+	r.log.Warn("Emergency rule prolonged", "rule", id, "by", by.name, "reason", reason, "expires", rule.Expires.Time)
+	r.settle(event{Event: "prolong", By: by.name, Rule: rule, Reason: reason})
+	return rule.Expires.Time, nil
 }
 
 // lift takes a rule out of force.

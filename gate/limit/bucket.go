@@ -23,6 +23,7 @@ const (
 	ReasonBlocked     Reason = "blocked"     // an emergency Block
 	ReasonLockdown    Reason = "lockdown"    // an emergency Lockdown
 	ReasonSqueezed    Reason = "squeezed"    // the standard lane makes room for break-glass
+	ReasonBudget      Reason = "budget"      // the account's API budget is spent
 )
 
 // A request that finds only the places taken waits this long for one, and this many may wait at a bucket for each
@@ -85,6 +86,10 @@ type bucket struct {
 	// refs counts the open passes that may still write: a bucket with any must not be evicted, or its debt were lost.
 	refs int
 	last time.Time // when the balance was advanced; time never runs backwards in a bucket
+
+	// Of a rule in shadow: who stands in line for a place, and when places that are taken become free, the earliest first.
+	line    []*ticket
+	leaving []leave
 
 	// The virtual queue, for Retry-After: how many are likely to come back, and how far apart this bucket admits.
 	queue     float64
@@ -187,10 +192,11 @@ func (b *bucket) refuse(r *refusal) *refusal {
 
 // settled is true when forgetting the bucket would give nobody anything: a new one would be the same.
 func (b *bucket) settled(limits *bounds, now time.Time) bool {
-	if b.refs > 0 || b.inflight > 0 || len(b.waiters) > 0 {
+	now = b.advance(limits, now)
+	b.play(now)
+	if b.refs > 0 || b.inflight > 0 || len(b.waiters) > 0 || len(b.line) > 0 {
 		return false
 	}
-	now = b.advance(limits, now)
 	return b.balance >= limits.burstBytes && b.queue == 0 &&
 		(b.requests == nil || b.requests.TokensAt(now) >= float64(limits.burst))
 }

@@ -88,7 +88,7 @@ func (e *Engine) SetEmergency(rules []v1alpha1.EmergencyRule) (ended int, err er
 	ended = e.endMatching(func(p *Pass) error {
 		s := newSubject(p.flow)
 		for _, r := range set.rules {
-			if now.Before(r.expires) && e.selects(r, &s) && (r.kind != v1alpha1.EmergencyThrottle || isNew[r] && isCostly(p.flow)) {
+			if !r.shadow && now.Before(r.expires) && e.selects(r, &s) && (r.kind != v1alpha1.EmergencyThrottle || isNew[r] && isCostly(p.flow)) {
 				return &EndedError{Rule: r.name, Why: r.why}
 			}
 		}
@@ -108,9 +108,16 @@ func isCostly(f *flow.Request) bool { return f.LongRunning || f.IsList() }
 
 func compileEmergency(spec *v1alpha1.EmergencyRule, old *emergencySet) (r *emergencyRule, fresh bool, err error) {
 	for _, o := range old.rules {
-		if o.name == spec.ID {
-			return o, false, nil // an ID is never used twice, so this is the same rule with its balances
+		if o.name != spec.ID {
+			continue
 		}
+		// An ID is never used twice, so this is the same rule with its balances; a clamp may have been prolonged.
+		if o.expires.Equal(spec.Expires.Time) {
+			return o, false, nil
+		}
+		prolonged := *o
+		prolonged.expires = spec.Expires.Time
+		return &prolonged, false, nil
 	}
 	action := v1alpha1.LimitDeny
 	if spec.Action == v1alpha1.EmergencyThrottle {
@@ -122,7 +129,7 @@ func compileEmergency(spec *v1alpha1.EmergencyRule, old *emergencySet) (r *emerg
 	if spec.ID == "" {
 		return nil, false, errors.New("compiling an emergency rule: it has no ID")
 	}
-	compiled, err := compileRule(&v1alpha1.LimitRule{Name: spec.ID, Match: spec.Match, Action: action, Throttle: spec.Throttle}, nil)
+	compiled, err := compileRule(&v1alpha1.LimitRule{Name: spec.ID, Match: spec.Match, Action: action, Throttle: spec.Throttle, Mode: spec.Mode}, nil)
 	if err != nil {
 		return nil, false, err
 	}
@@ -156,6 +163,9 @@ func (r *emergencyRule) excepts(user string, groups []string) bool {
 // LocksOut is true when the rule would deny this caller entry by name: a Lockdown that does not except it, or a Block
 // of its name or one of its groups. Who sets a rule must not be able to saw off the branch they sit on.
 func LocksOut(spec *v1alpha1.EmergencyRule, user string, groups []string) bool {
+	if spec.Mode == v1alpha1.Shadow {
+		return false
+	}
 	switch spec.Action {
 	case v1alpha1.EmergencyLockdown:
 		r := emergencyRule{exceptUsers: compileGlobs(spec.ExceptUsers), exceptGroups: spec.ExceptGroups}
@@ -170,10 +180,17 @@ func LocksOut(spec *v1alpha1.EmergencyRule, user string, groups []string) bool {
 	return false
 }
 
+// shadowReasons are what those who deny would have said.
+var shadowReasons = map[v1alpha1.EmergencyAction]Reason{v1alpha1.EmergencyLockdown: ReasonLockdown, v1alpha1.EmergencyBlock: ReasonBlocked}
+
 // decideEmergency asks the emergency rules. A throttle that admits does not end the search: it may only tighten.
 func (e *Engine) decideEmergency(set *emergencySet, p *Pass, s *subject, now time.Time) *Rejection {
 	for _, r := range set.rules {
 		if !now.Before(r.expires) || !e.selects(r, s) {
+			continue
+		}
+		if r.shadow {
+			e.shadow(&r.rule, shadowReasons[r.kind], true, p, now)
 			continue
 		}
 		d := denials{emergency: true, why: r.why}

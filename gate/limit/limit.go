@@ -36,6 +36,11 @@ type Options struct {
 	Rand func() float64
 	// Log hears of rules put in force and lifted, never of single requests.
 	Log *slog.Logger
+	// Judging makes every rule act in shadow, in the order and with the ends it has in force: the engine turns nobody away,
+	// never waits, and Shadowed says whom its rules would have turned away. For a recorded log.
+	Judging bool
+	// MaxShadowed is how many lines of Shadowed are kept; default 1024.
+	MaxShadowed int
 }
 
 // Engine holds the rules in force and the balances. It is safe for concurrent use and starts no goroutine.
@@ -54,6 +59,11 @@ type Engine struct {
 
 	open     openRequests
 	rejected turnedAway
+
+	accounts accounts
+	budgets  atomic.Pointer[Budgets]
+	judging  bool
+	shadowed wouldHave
 }
 
 // New returns an engine that lets everything through until it is configured.
@@ -67,7 +77,9 @@ func New(opts Options) *Engine {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{clock: opts.Clock, rand: opts.Rand, log: opts.Log}
+	e := &Engine{clock: opts.Clock, rand: opts.Rand, log: opts.Log, judging: opts.Judging}
+	e.shadowed.most = opts.MaxShadowed
+	e.accounts.init()
 	e.rules.Store(&ruleset{})
 	e.emergency.Store(&emergencySet{})
 	e.squeeze.init()
@@ -112,17 +124,27 @@ func (e *Engine) admit(p *Pass) (*Pass, *Rejection) {
 	f := p.flow
 	p.holds = p.inline[:0]
 	s := newSubject(f)
+	now := e.clock()
+	p.seat.account = e.accounts.of(f)
+	p.seat.settled = p.seat.account.arrives(f, now)
+	if s.isNode != "" && f.Caller.Certainty != flow.Unverified {
+		e.accounts.node(s.isNode, now)
+	}
 	for {
 		epoch := e.epoch.Load()
 		if r := e.decide(e.emergency.Load(), p, &s); r != nil {
 			p.drop()
 			e.metrics.rejections[r.reason].Inc()
+			p.seat.account.refuse()
 			e.rejected.add(r, f, e.clock())
 			return nil, r
 		}
 		e.open.add(p)
 		if e.epoch.Load() == epoch {
 			e.metrics.admitted.Inc()
+			if !p.shared && costs(f) {
+				p.seat.begin(e.clock())
+			}
 			return p, nil
 		}
 		// A rule came into force after the decision and may have looked through the open requests before this one was
@@ -148,8 +170,21 @@ func (e *Engine) decide(emergency *emergencySet, p *Pass, s *subject) *Rejection
 			return r
 		}
 	}
+	if r, over := e.decideBudget(p, s, now); r != nil || over && e.judging {
+		return r
+	}
 	for _, r := range e.rules.Load().rules {
 		if !r.match.match(s) {
+			continue
+		}
+		switch {
+		case e.judging && r.action != v1alpha1.LimitAllow:
+			if e.shadow(r, ReasonDenied, false, p, now) || !r.continues {
+				return nil
+			}
+			continue
+		case r.shadow:
+			e.shadow(r, ReasonDenied, false, p, now)
 			continue
 		}
 		switch r.action {

@@ -5,13 +5,14 @@ import (
 )
 
 // reasons is the closed set of the reason label.
-var reasons = []Reason{ReasonRate, ReasonConcurrency, ReasonBytes, ReasonDenied, ReasonBlocked, ReasonLockdown, ReasonSqueezed}
+var reasons = []Reason{ReasonRate, ReasonConcurrency, ReasonBytes, ReasonDenied, ReasonBlocked, ReasonLockdown, ReasonSqueezed, ReasonBudget}
 
 // metrics names no user and no rule: both are unbounded. `seakeep emergency status` says who.
 type metrics struct {
 	admitted   prometheus.Counter
 	rejections map[Reason]prometheus.Counter
 	ended      prometheus.Counter
+	shadowed   map[Reason]prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
@@ -27,14 +28,19 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		Name: "seakeep_limit_ended_requests_total",
 		Help: "Open requests that an emergency rule or a squeeze ended.",
 	})
-	m := &metrics{admitted: admitted, ended: ended, rejections: make(map[Reason]prometheus.Counter, len(reasons))}
+	shadowed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "seakeep_limit_shadow_rejections_total",
+		Help: "Requests that rules, budgets and emergency rules in shadow would have turned away, by why.",
+	}, []string{"reason"})
+	m := &metrics{admitted: admitted, ended: ended, rejections: make(map[Reason]prometheus.Counter, len(reasons)), shadowed: make(map[Reason]prometheus.Counter, len(reasons))}
 	for _, reason := range reasons {
 		m.rejections[reason] = rejected.WithLabelValues(string(reason))
+		m.shadowed[reason] = shadowed.WithLabelValues(string(reason))
 	}
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(admitted, rejected, ended,
+	reg.MustRegister(admitted, rejected, ended, shadowed,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "seakeep_limit_open_requests",
 			Help: "Requests that were let through and are not finished, watches included.",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/seakeep/seakeep/gate/flow"
 )
@@ -19,6 +20,9 @@ type Pass struct {
 
 	freed, done, ended atomic.Bool
 
+	seatMu sync.Mutex
+	seat   seat
+
 	shard      *shard
 	prev, next *Pass
 	// shared requests are answered from what the gate reads for many.
@@ -29,15 +33,40 @@ type Pass struct {
 type hold struct {
 	table  *table
 	bucket *bucket
+	ticket *ticket // of a rule in shadow
+}
+
+// release gives the hold's place back.
+func (h *hold) release(now time.Time) {
+	if h.ticket != nil {
+		h.table.leaveShadow(h.ticket, now)
+		return
+	}
+	h.table.release(h.bucket)
 }
 
 // Wrote charges n response bytes. The response is not slowed: the bucket goes into debt.
 func (p *Pass) Wrote(n int64) {
 	for _, h := range p.holds {
-		if h.table.limits.bytesPerSecond > 0 {
+		if h.table.limits.bytesPerSecond > 0 && (h.ticket == nil || !h.table.isVoid(h.ticket)) {
 			h.bucket.written.Add(n)
 		}
 	}
+	p.seatMu.Lock()
+	defer p.seatMu.Unlock()
+	if p.seat.held {
+		p.seat.account.wrote(n)
+	}
+}
+
+// Forwarded says that a request which was to be answered from shared reads goes to the API server after all.
+func (p *Pass) Forwarded() {
+	if !p.shared || !costs(p.flow) || p.freed.Load() {
+		return
+	}
+	p.seatMu.Lock()
+	defer p.seatMu.Unlock()
+	p.seat.begin(p.engine.clock())
 }
 
 // InitialEventsDone gives the places back while the request goes on: a watch has sent what existed, and from now on
@@ -46,8 +75,12 @@ func (p *Pass) InitialEventsDone() {
 	if !p.freed.CompareAndSwap(false, true) {
 		return
 	}
-	for _, h := range p.holds {
-		h.table.release(h.bucket)
+	now := p.engine.clock()
+	p.seatMu.Lock()
+	p.seat.end(now)
+	p.seatMu.Unlock()
+	for i := range p.holds {
+		p.holds[i].release(now)
 	}
 }
 
@@ -66,9 +99,14 @@ func (p *Pass) Done() {
 // drop gives back what a pass that is not handed out holds, so that another decision may start.
 func (p *Pass) drop() {
 	for _, h := range p.holds {
+		if h.ticket != nil {
+			h.table.cancelShadow(h.ticket)
+			continue
+		}
 		h.table.release(h.bucket)
 		h.table.forget(h.bucket)
 	}
+	p.seat.uncharge(p.engine)
 	p.holds = p.inline[:0]
 }
 

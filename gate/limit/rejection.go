@@ -40,6 +40,7 @@ var reasonText = map[Reason]string{
 	ReasonBlocked:     "an operator blocked this request",
 	ReasonLockdown:    "an operator locked the API down; those who repair may enter",
 	ReasonSqueezed:    "the break-glass lane is slow and needs the room",
+	ReasonBudget:      "the account has spent its API budget",
 }
 
 func (e *Engine) deny(name string, reason Reason, d denials) *Rejection {

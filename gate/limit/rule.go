@@ -2,6 +2,7 @@ package limit
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -20,6 +21,9 @@ type rule struct {
 	// emergency throttle, may only tighten what the later rules allow.
 	continues bool
 	spec      v1alpha1.LimitRule
+	// shadow says that the rule only counts whom it would have turned away, among the requests it matched.
+	shadow  bool
+	matched *atomic.Int64
 }
 
 // compileRule compiles a rule; old, when it is the same rule, lends its buckets, so that a reload that changes one
@@ -30,7 +34,7 @@ func compileRule(spec *v1alpha1.LimitRule, old *rule) (*rule, error) {
 		return nil, fmt.Errorf("compiling rule %q: %w", spec.Name, err)
 	}
 	r := &rule{name: spec.Name, match: match, action: spec.Action, spec: *spec,
-		continues: match.userAgents != nil}
+		continues: match.userAgents != nil, shadow: spec.Mode == v1alpha1.Shadow, matched: new(atomic.Int64)}
 	switch spec.Action {
 	case v1alpha1.LimitAllow, v1alpha1.LimitDeny:
 	case v1alpha1.LimitThrottle:

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -46,9 +47,10 @@ type agent struct {
 	randomMu  sync.Mutex
 }
 
-// newTransport has a connection of its own: agents on different nodes share none.
-func newTransport(roots *x509.CertPool) *http.Transport {
+// newTransport has a connection of its own: agents on different nodes share none. local is where it comes from; nil: anywhere.
+func newTransport(roots *x509.CertPool, local net.Addr) *http.Transport {
 	return &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, LocalAddr: local}).DialContext,
 		TLSClientConfig:       &tls.Config{RootCAs: roots},
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true, // Behaviour.header asks for it by hand

@@ -246,7 +246,7 @@ func (r *runner) newAgent(daemonSet string, pod *corev1.Pod, behaviour Behaviour
 		url:       r.Server + behaviour.path(pod.Namespace, pod.Name, pod.Spec.NodeName),
 		header:    behaviour.header(userAgent),
 		token:     r.podToken(pod),
-		client:    &http.Client{Transport: newTransport(r.Roots)},
+		client:    &http.Client{Transport: newTransport(r.Roots, addressOf(r.Server, pod.Spec.NodeName))},
 		metrics:   r.Metrics,
 		random:    rand.New(rand.NewPCG(uint64(r.Seed), hash.Sum64())),
 	}
