@@ -18,6 +18,8 @@ TIMEOUT ?= 20m
 SKEW_PKG ?= ./gate ./gate/skew ./gate/transparency/...
 # Those of them that are run with a gate that shares reads as well, and what shows that sharing itself is transparent.
 SKEW_RELAY_PKG ?= ./gate/skew ./gate/transparency/... ./gate/relay/differential
+# A module of its own in which a test's controller is built with several minors of controller-runtime.
+RECONCILER := gate/relay/differential/reconciler
 RACE_TIMEOUT ?= 40m
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -137,7 +139,7 @@ lint: $(TOOLS)/staticcheck ## Check formatting, go vet and staticcheck
 	@echo "lint: gofmt"
 	@unformatted=$$(gofmt -l $(GOFILES)); [ -z "$$unformatted" ] || { echo "error: not formatted:" $$unformatted >&2; echo "hint: make fmt" >&2; exit 1; }
 	@echo "lint: go vet"
-	@$(GO) vet ./... && $(GO) vet -C tools ./...
+	@$(GO) vet ./... && $(GO) vet -C tools ./... && $(GO) vet -C $(RECONCILER) ./...
 	@echo "lint: staticcheck"
 	@$(TOOLS)/staticcheck ./... && cd tools && ../$(TOOLS)/staticcheck ./...
 
@@ -157,6 +159,7 @@ verify: lint build $(TOOLS)/metricsdoc ## lint, and fail when generated files or
 	@$(GO) run ./bench/page -check
 	@echo "verify: go.mod"
 	@$(GO) mod tidy -diff && $(GO) mod verify && $(GO) mod tidy -C tools -diff
+	@for file in $(notdir $(wildcard $(RECONCILER)/*.mod)); do $(GO) mod tidy -C $(RECONCILER) -modfile=$$file -diff; done
 	@echo "verify: ok"
 
 .PHONY: clean

@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/seakeep/seakeep/bench/agents"
 	"github.com/seakeep/seakeep/bench/run"
@@ -33,6 +35,16 @@ type options struct {
 
 func main() {
 	agents.Become()
+	if len(os.Args) > 1 && os.Args[1] == bareArg {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		err := bareMain(ctx, os.Args[2:])
+		stop()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "error:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	run.Main(run.Part{Name: "relay", Subject: gateName}, func(args []string, getenv func(string) string, stderr io.Writer) (run.Options, run.Start, error) {
 		o, err := parse(args, getenv, stderr)
 		return o.Options, func(ctx context.Context, dir string, say run.Say) (run.Rig, error) { return newRig(ctx, o, dir, say) }, err

@@ -103,7 +103,10 @@ func (r *rig) open(ctx context.Context, pods int) (err error) {
 	if err := r.startGate(ctx); err != nil {
 		return err
 	}
-	return r.startNaive(ctx)
+	if err := r.startNaive(ctx); err != nil {
+		return err
+	}
+	return r.startBare(ctx)
 }
 
 // bringUp starts the populated control plane, from the frozen one if there is one.
@@ -281,7 +284,7 @@ func (r *rig) Setup(context.Context) []string {
 		fmt.Sprintf("Agents LIST all pods every 5 s in JSON, accept gzip as client-go does, have an HTTP/2 connection and a token each (one ServiceAccount, bound to %d nodes), wait as client-go's reflector after a failure, and as told after a 429. Rates are of the time measured: %s after a warm-up of %s, and %s after %s where the agents saturate.", nodes, o.Turn, warmUp, saturatedTurns*o.Turn, warmUpSaturated),
 		"An answer counts when all its bytes came and are a whole list: of every answer that is not byte for byte like one before, the bytes are unpacked and the objects counted. A WatchList counts when every object and the bookmark that ends the initial events came; then it is left, and opened again 5 s after it began. Where many are under way when the time is over, the rate is given also with the bytes that came of them, as a part of an answer's, and CPU per delivered answer is of that.",
 		fmt.Sprintf("All the while one pod is written %d times a second, and an engineer reads a ConfigMap %d times a second by the same way as the agents; his latency is from when the request was due.", writesPerSecond, adminPerSecond),
-		"gate is the process `seakeep gate` with every limit off and its relay on for pods and configmaps, in mode MostRecent; naive is bench/relay/naive: one LIST runs and one waits, without gzip, cancellation, bounds, or asking who the others are. It shares no watches and is left out there.",
+		"gate is the process `seakeep gate` with every limit off and its relay on for pods and configmaps, in mode MostRecent; naive is bench/relay/naive: one LIST runs and one waits, without gzip, cancellation, bounds, or asking who the others are. It shares no watches and is left out there. bare is no rival but the floor: a server of net/http alone that writes the same bytes from memory through TLS and HTTP/2.",
 		fmt.Sprintf("%d rounds; in each, every contender has a turn, in rotating order, with a proxy newly started. CPU is user and system time of a process from /proc over the time measured. Memory is the peak resident memory of the turn less that of the process just started.", o.Rounds),
 		run.LoadAverage(),
 	}

@@ -24,7 +24,7 @@ a profile that says where the time goes.
 }
 
 func (r *Report) section(b *strings.Builder) {
-	fmt.Fprintf(b, "\n## %s\n\n", r.Part)
+	fmt.Fprintf(b, "\n## %s\n\n", r.name())
 	fmt.Fprintf(b, "Measured %s on %s, version %s, with `make bench-%s`.\n\n", r.Taken.UTC().Format("2006-01-02"), r.Machine, r.Version, r.Part)
 	for _, sentence := range r.Setup {
 		fmt.Fprintf(b, "- %s\n", sentence)

@@ -21,6 +21,8 @@ import (
 type Report struct {
 	// Part names the benchmark: make bench-<part>.
 	Part string `json:"part"`
+	// As names a run of some of its cases, or of more, that stands beside the run of the whole part; "" is the whole.
+	As string `json:"as,omitempty"`
 	// Subject is what the cases' values are of; the baselines are what it is compared with.
 	Subject string `json:"subject"`
 	// Machine says on what it was measured, in one line.
@@ -112,7 +114,15 @@ func (r *Report) Missed() []Case {
 	return missed
 }
 
-// Write writes the report to <dir>/<part>.json, whole or not at all.
+// name is the report's among all.
+func (r *Report) name() string {
+	if r.As == "" {
+		return r.Part
+	}
+	return r.Part + "-" + r.As
+}
+
+// Write writes the report to <dir>/<part>.json, or <part>-<as>.json, whole or not at all.
 func (r *Report) Write(dir string) (file string, err error) {
 	if err := r.Validate(); err != nil {
 		return "", fmt.Errorf("checking the report of %s: %w", r.Part, err)
@@ -124,7 +134,7 @@ func (r *Report) Write(dir string) (file string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("making the folder of reports: %w", err)
 	}
-	file = filepath.Join(dir, r.Part+".json")
+	file = filepath.Join(dir, r.name()+".json")
 	if err := renameio.WriteFile(file, append(data, '\n'), 0o644); err != nil {
 		return "", fmt.Errorf("writing the report of %s: %w", r.Part, err)
 	}
@@ -164,6 +174,6 @@ func ReadDir(dir string) ([]*Report, error) {
 		}
 		reports = append(reports, report)
 	}
-	slices.SortFunc(reports, func(a, b *Report) int { return strings.Compare(a.Part, b.Part) })
+	slices.SortFunc(reports, func(a, b *Report) int { return strings.Compare(a.name(), b.name()) })
 	return reports, nil
 }

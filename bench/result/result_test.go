@@ -130,6 +130,30 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// A run of its own stands beside that of the whole part, in the folder and on the page.
+func TestReportsOfOnePart(t *testing.T) {
+	dir := t.TempDir()
+	whole, own := report(), report()
+	own.As = "objects"
+	for _, r := range []*Report{own, whole} {
+		if _, err := r.Write(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]*Report{whole, own}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	page := Page(got)
+	first, second := strings.Index(page, "\n## part\n"), strings.Index(page, "\n## part-objects\n")
+	if first < 0 || second < first {
+		t.Errorf("the page has the sections at %d and %d", first, second)
+	}
+}
+
 func TestReportIsReadAsItWasWritten(t *testing.T) {
 	dir := t.TempDir()
 	file, err := report().Write(dir)

@@ -86,7 +86,7 @@ func (p Part) run(ctx context.Context, args []string, prepare Prepare, getenv fu
 	}
 	defer rig.Close()
 	report := &result.Report{
-		Part: p.Name, Subject: p.Subject, Machine: machine.Describe(), Taken: time.Now().UTC(), Version: o.Version, Setup: rig.Setup(ctx),
+		Part: p.Name, As: o.As, Subject: p.Subject, Machine: machine.Describe(), Taken: time.Now().UTC(), Version: o.Version, Setup: rig.Setup(ctx),
 	}
 	if err := rig.Measure(ctx, report); err != nil {
 		return err

@@ -20,7 +20,12 @@ type Options struct {
 	Turn   time.Duration
 	// Only matches the names of the cases that are measured.
 	Only *regexp.Regexp
+	// As names a run of its own, whose report stands beside that of the whole part; "" is the whole.
+	As string
 }
+
+// named is what may stand in the name of a file.
+var named = regexp.MustCompile(`^[a-z-]*$`)
 
 // Wanted says whether a case is measured.
 func (o *Options) Wanted(name string) bool { return o.Only.MatchString(name) }
@@ -45,12 +50,16 @@ func Parse(part string, args []string, getenv func(string) string, stderr io.Wri
 	flags.IntVar(&o.Rounds, "rounds", 5, "how often each contender has its turn in each case")
 	flags.DurationVar(&o.Turn, "turn", length, "how long a turn is")
 	flags.StringVar(&only, "only", "", "measure only the cases whose name matches the `expression`")
+	flags.StringVar(&o.As, "as", "", "`name` of a run of its own, whose report is recorded beside that of the whole part")
 	own(flags)
 	if err := flags.Parse(args); err != nil {
 		return o, flag.ErrHelp
 	}
 	if o.Rounds < 1 || o.Turn < time.Second {
 		return o, errors.New("rounds must be ≥ 1, a turn ≥ 1s")
+	}
+	if !named.MatchString(o.As) {
+		return o, fmt.Errorf("-as must be letters and hyphens, got %q", o.As)
 	}
 	if o.Only, err = regexp.Compile(only); err != nil {
 		return o, fmt.Errorf("compiling -only: %w", err)

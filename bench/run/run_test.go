@@ -100,14 +100,14 @@ func TestRunWritesTheReport(t *testing.T) {
 				return o, func(_ context.Context, dir string, _ Say) (Rig, error) { r.dir = dir; return r, nil }, err
 			}
 			var table strings.Builder
-			err := Part{Name: "x", Subject: "ours"}.run(t.Context(), []string{"-out", out, "-version", "v9"}, prepare, none, &table, io.Discard)
+			err := Part{Name: "x", Subject: "ours"}.run(t.Context(), []string{"-out", out, "-version", "v9", "-as", "own"}, prepare, none, &table, io.Discard)
 			if !errors.Is(err, fail) || !r.closed {
 				t.Errorf("got %v, closed is %t", err, r.closed)
 			}
 			if _, err := os.Stat(r.dir); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("the scratch folder is still there: %v", err)
 			}
-			data, err := os.ReadFile(filepath.Join(out, "x.json"))
+			data, err := os.ReadFile(filepath.Join(out, "x-own.json"))
 			if fail != nil {
 				if !errors.Is(err, os.ErrNotExist) {
 					t.Errorf("half a run left a report: %s, %v", data, err)

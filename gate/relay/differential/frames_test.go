@@ -1,4 +1,4 @@
-package frame_test
+package differential
 
 import (
 	"bytes"
@@ -58,13 +58,6 @@ func newServer(t *testing.T) *server {
 	return &server{t: t, client: &http.Client{Transport: transport}, url: config.Host, typed: typed}
 }
 
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // do asks and returns the whole answer.
 func (s *server) do(method, path, accept, encoding, body string) (*http.Response, []byte) {
 	s.t.Helper()
@@ -112,8 +105,9 @@ var resources = []struct {
 	{"/apis/frame.example.com/v1/namespaces/default/widgets", []string{frame.JSON, table, partial, partialProto}, []string{frame.JSON, table, partialLists, partialListsP}},
 }
 
-// Every encoding of the real API server, read as its own library reads it.
-func TestAPIServer(t *testing.T) {
+// TestFrames reads every encoding of the real API server, of whatever minor it is, with gate/relay/frame and as its own library
+// does. It is here and not there, where the fuzz tests are: they would instrument the lab and all that it needs.
+func TestFrames(t *testing.T) {
 	s := newServer(t)
 	s.establish()
 	text := strings.Repeat("naïve ☃ \u2028 <&> \"quoted\" \\ }{ ", 3000) // long enough to be compressed
