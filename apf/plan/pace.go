@@ -84,5 +84,8 @@ func (p *Pacer) Wrote(now time.Time, d Decision, full int) {
 	}
 }
 
+// InForce is true while everyone else has fewer seats than there are.
+func (p *Pacer) InForce() bool { return p.inForce > 0 }
+
 // Reset says that what is in force is not known any more, or is nothing.
 func (p *Pacer) Reset(now time.Time) { *p = Pacer{p: p.p, heard: now} }

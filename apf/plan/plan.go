@@ -9,6 +9,9 @@ import (
 // Ballast is the name of the level that withholds seats.
 const Ballast = "seakeep-ballast"
 
+// catchAll is Kubernetes' own, and its spec is fixed.
+const catchAll = "catch-all"
+
 // Protected are the levels that keep their seats whatever everyone else gets: what the cluster lives by.
 var Protected = []string{"leader-election", "node-high", "system"}
 
@@ -81,6 +84,9 @@ func Make(r Request) (Plan, error) {
 	}
 	if m.total == 0 {
 		return Plan{}, fmt.Errorf("no priority level has shares")
+	}
+	if slices.Contains(r.Protected, catchAll) {
+		return Plan{}, fmt.Errorf("the level %s cannot be protected: the API server lets nobody edit it", catchAll)
 	}
 	for _, l := range r.Levels {
 		if l.Shares < 0 || l.Name == Ballast {
