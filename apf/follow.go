@@ -28,8 +28,8 @@ type Follower struct {
 	Count int
 	// DryRun plans and writes nothing.
 	DryRun bool
-	// Planned, if set, is told of every plan that is put in force, or would be.
-	Planned func(plan.Plan)
+	// Planned, if set, is told of every plan that is put in force, or would be, and how many API servers it is for.
+	Planned func(p plan.Plan, apiServers int)
 	Log     *slog.Logger
 }
 
@@ -121,15 +121,17 @@ func (f *Follower) follow(ctx context.Context) error {
 	var known learned
 	tick := time.NewTicker(f.Every)
 	defer tick.Stop()
-	silent := false
+	silent, told := false, ""
 	for {
 		err := f.step(ctx, pacer, &known, &silent)
 		var foreign *ForeignError
 		switch {
 		case err == nil:
+			told = ""
 		case errors.As(err, &foreign), ctx.Err() != nil, !transient(err):
 			return err
-		default:
+		case err.Error() != told: // not every few seconds
+			told = err.Error()
 			f.Log.Warn("Following did not work, trying again", "err", err)
 		}
 		select {
@@ -181,13 +183,13 @@ func (f *Follower) step(ctx context.Context, pacer *plan.Pacer, known *learned, 
 		return err
 	}
 	if f.Planned != nil {
-		f.Planned(next)
+		f.Planned(next, known.count)
 	}
 	if !f.DryRun {
 		if err := f.Writer.Apply(within, next); err != nil {
 			return err
 		}
-		f.Log.Info("Wrote the ballast", "seats", next.Else, "full", next.Full, "shares", next.Ballast, "relaxing", decision.Relaxing)
+		f.Log.Info("Moved the seats of everyone else", "seats", next.Else, "full", next.Full, "ballastShares", next.Ballast, "relaxing", decision.Relaxing)
 	}
 	pacer.Wrote(time.Now(), decision, open.Full)
 	return nil

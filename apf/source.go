@@ -135,22 +135,30 @@ type Servers []Endpoint
 // Seats reads how many seats an API server has; levels are those in force, the ballast among them.
 func (s Servers) Seats(ctx context.Context, levels []plan.Level) (seats plan.Seats, err error) {
 	for _, server := range s {
-		if err := server.read(ctx, func(r io.Reader) error {
-			about, err := signals.ReadAbout(r)
-			if err != nil {
-				return err
-			}
-			if about.Seats == nil {
-				return errors.New("it has no limits of priority levels: API Priority and Fairness is off, or there is nothing to plan with")
-			}
-			one, err := plan.Infer(levels, about.Seats)
-			seats = seats.With(one)
-			return err
-		}); err != nil {
+		limits, err := server.Limits(ctx)
+		if err != nil {
 			return plan.Seats{}, err
 		}
+		if limits == nil {
+			return plan.Seats{}, fmt.Errorf("%s has no limits of priority levels: API Priority and Fairness is off", server.Name)
+		}
+		one, err := plan.Infer(levels, limits)
+		if err != nil {
+			return plan.Seats{}, fmt.Errorf("%s: %w", server.Name, err)
+		}
+		seats = seats.With(one)
 	}
 	return seats, nil
+}
+
+// Limits reads an API server's nominal limits by level. Those of levels that were deleted are among them.
+func (e Endpoint) Limits(ctx context.Context) (seats map[string]float64, err error) {
+	err = e.read(ctx, func(r io.Reader) error {
+		about, err := signals.ReadAbout(r)
+		seats = about.Seats
+		return err
+	})
+	return seats, err
 }
 
 // Signals follows what the API servers use of their processors and memory; see plan.Law.

@@ -55,9 +55,13 @@ func TestInfer(t *testing.T) {
 	if got, _ := Infer(stock, limits(stock, 600)); got != (Seats{Least: 598, Most: 600}) {
 		t.Errorf("600 seats with the stock levels: %+v", got)
 	}
+	gone := limits(stock, 600)
+	gone["deleted"] = 204
+	if got, err := Infer(stock, gone); err != nil || got.Most != 600 {
+		t.Errorf("the limit of a level that was deleted stays in the metrics and means nothing: %+v, %v", got, err)
+	}
 	unsettled := map[string]func(map[string]float64){
 		"a level without a limit":     func(n map[string]float64) { delete(n, "system") },
-		"a limit of a deleted level":  func(n map[string]float64) { n["gone"] = 7 },
 		"limits of other shares":      func(n map[string]float64) { n["workload-low"] = 20 },
 		"seats without shares":        func(n map[string]float64) { n["exempt"] = 3 },
 		"no number":                   func(n map[string]float64) { n["system"] = math.NaN() },

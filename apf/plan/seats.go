@@ -40,15 +40,14 @@ var ErrUnsettled = errors.New("the nominal limits are not (yet) those of the pri
 const maxSeats = 1_000_000
 
 // Infer finds an API server's seats from the levels, the ballast among them, and the nominal limits that it says they have.
+// Limits of levels that are not there mean nothing: an API server goes on showing those that were deleted until it restarts.
 func Infer(levels []Level, nominal map[string]float64) (Seats, error) {
 	sum := sharesOf(levels)
 	if sum == 0 {
 		return Seats{}, errors.New("no priority level has shares")
 	}
 	seats := Seats{Least: 1, Most: maxSeats}
-	known := map[string]bool{}
 	for _, l := range levels {
-		known[l.Name] = true
 		n, ok := nominal[l.Name]
 		if !ok {
 			return Seats{}, fmt.Errorf("%w: there is none for %s", ErrUnsettled, l.Name)
@@ -65,11 +64,6 @@ func Infer(levels []Level, nominal map[string]float64) (Seats, error) {
 		// n = ceil(S·s/sum), so n-1 < S·s/sum ≤ n.
 		seats.Least = max(seats.Least, int((int64(n)-1)*sum/int64(l.Shares))+1)
 		seats.Most = min(seats.Most, int(int64(n)*sum/int64(l.Shares)))
-	}
-	for name, n := range nominal {
-		if !known[name] && n != 0 {
-			return Seats{}, fmt.Errorf("%w: %s has %v seats and is not there", ErrUnsettled, name, n)
-		}
 	}
 	if seats.Least > seats.Most {
 		return Seats{}, fmt.Errorf("%w: no number of seats gives all of them", ErrUnsettled)
