@@ -19,12 +19,14 @@ func writeAPFPlan(w io.Writer, p *apfPlanned) error {
 		has = fmt.Sprintf("%d to %d", p.Seats.Least, p.Seats.Most)
 	}
 	fmt.Fprintf(w, "SEATS OF EVERYONE ELSE: %d → %d of one API server\n", p.Full, p.Else)
-	fmt.Fprintf(w, "It has %s; %d are wanted (%s share them).", has, p.Wanted, counted(p.APIServers, "API server"))
+	fmt.Fprintf(w, "It has %s; %d are wanted of each of %s.", has, p.Wanted, counted(p.APIServers, "API server"))
 	switch {
 	case p.Ballast == 0:
 		fmt.Fprintln(w, " That many are there: no ballast, nothing is edited.")
 	case p.Wanted < p.Floor:
 		fmt.Fprintf(w, " Every level keeps one: %d is the least.\n", p.Floor)
+	case p.Error == 0:
+		fmt.Fprintln(w, " It will be that many.")
 	default:
 		fmt.Fprintf(w, " It will be at most that, and at most %d less.\n", p.Error)
 	}
