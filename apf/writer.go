@@ -106,9 +106,9 @@ func (s *State) foreign() error {
 	return &e
 }
 
-// Apply puts a plan in force. The objects are written one after the other, in an order in which the protected levels never have
-// fewer seats in between than the smaller of before and after leaves them when the ballast alone is changed: their shares grow
-// before the ballast and shrink after it.
+// Apply puts a plan in force. The objects are written one after the other: the protected levels' shares grow before the ballast
+// does and shrink after it, so that no ballast is in force without them. What one of them gains first dilutes the others until
+// they are written too; plans that are at most a factor of two apart keep that to about half their seats (see plan.Pacer).
 func (w *Writer) Apply(ctx context.Context, p plan.Plan) error {
 	if p.Ballast == 0 {
 		_, err := w.Restore(ctx)
