@@ -84,9 +84,13 @@ func (o *bypassOptions) check() error {
 	case len(o.metrics) > 0 && (len(o.servers) > 0 || o.cluster.kubeconfig != ""):
 		return usageError(errors.New("--server-metrics reads without credentials: leave out --kubeconfig and --server"), hint)
 	}
-	for _, server := range append(o.servers, o.metrics...) {
-		if u, err := url.Parse(server); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			return usageError(fmt.Errorf("an API server must be https://host:port, got %q", server), hint)
+	return checkURLs("an API server", append(o.servers, o.metrics...), hint)
+}
+
+func checkURLs(what string, urls []string, hint string) error {
+	for _, at := range urls {
+		if u, err := url.Parse(at); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			return usageError(fmt.Errorf("%s must be https://host:port, got %q", what, at), hint)
 		}
 	}
 	return nil
@@ -111,14 +115,18 @@ func (o *bypassOptions) sources(env *Env) ([]metricsSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.Timeout = time.Minute
-	servers := o.servers
+	return apiServers(config, o.servers)
+}
+
+// apiServers are the metrics of the API servers named, or of the kubeconfig's.
+func apiServers(config *rest.Config, servers []string) ([]metricsSource, error) {
 	if len(servers) == 0 {
 		servers = []string{config.Host}
 	}
+	var sources []metricsSource
 	for _, server := range servers {
 		one := rest.CopyConfig(config)
-		one.Host = server
+		one.Host, one.Timeout = server, time.Minute
 		// Read once: a client of files would watch them for the life of the process.
 		if err := rest.LoadTLSFiles(one); err != nil {
 			return nil, usageError(fmt.Errorf("preparing to call %s: %w", server, err), "")

@@ -9,7 +9,7 @@ import (
 // parts are the rooms that do one job each and do not know each other. lab and drill are parts too: a drill sees the
 // lab as one kind of target, through an interface of its own.
 var parts = []string{
-	"console", "dns", "drill", "emergency", "etcdcare", "forecast", "gate", "inspect", "lab", "monitor", "rollout",
+	"apf", "console", "dns", "drill", "emergency", "etcdcare", "forecast", "gate", "inspect", "lab", "monitor", "rollout",
 }
 
 // shared is what a part may know besides itself.
@@ -202,7 +202,7 @@ func TestStandardLogOnlyForServers(t *testing.T) {
 
 // pure are the rooms that take inputs and a clock and return decisions. They are tested with transcripts, and an
 // outage cannot reach them; so they may not touch what has a state of its own.
-var pure = []string{"forecast", "rollout/plan", "dns/guard", "gate/admit", "gate/clamp", "gate/flow"}
+var pure = []string{"apf/plan", "forecast", "rollout/plan", "dns/guard", "gate/admit/cost", "gate/admit/law", "gate/admit/ramp", "gate/admit/share", "gate/clamp", "gate/flow"}
 
 // impure is what a pure room may not import, with the reason.
 var impure = map[string]string{
