@@ -60,7 +60,11 @@ func (r *rig) measureRecovery(ctx context.Context, report *result.Report, idle *
 		r.say("%s", c.name)
 		synced, good, both, deaths, peak := result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}
 		var notes []string
-		err := run.Turns(r.options.Rounds, []string{unlimitedName, gateName}, func(name string) error {
+		order := []string{unlimitedName, gateName}
+		if !r.options.against.MatchString(unlimitedName) {
+			order = order[1:]
+		}
+		err := run.Turns(r.options.Rounds, order, func(name string) error {
 			got, err := r.recover(ctx, c, r.way(name), well)
 			if err != nil {
 				return fmt.Errorf("%s, by %s: %w", c.name, name, err)
@@ -86,9 +90,10 @@ func (r *rig) measureRecovery(ctx context.Context, report *result.Report, idle *
 			peak.Case(c.name, memory, "MiB", gateName),
 		}
 		cases[0].Note = fmt.Sprintf("%s. Bad is an answer that took longer than %s, or none; after %s it is given up, and counts as that.", strings.Join(notes, "; "), well.Round(time.Millisecond), mostRecovery)
-		if c.dies {
+		switch {
+		case c.dies:
 			cases[3].AtMost(0)
-		} else {
+		case len(both[unlimitedName]) > 0:
 			cases[0].AtMostTimes(both, gateName, unlimitedName, noSlower)
 		}
 		if err := r.blame(report, cases); err != nil {
