@@ -121,7 +121,7 @@ func (r *rig) recover(ctx context.Context, c recovery, w *way, well time.Duratio
 		Period: renewEvery,
 	}
 	for _, d := range r.lab.Deployments() {
-		spec.Paths = append(spec.Paths, "/api/v1/namespaces/"+d.Namespace+"/pods?labelSelector=app%3D"+d.Name)
+		spec.Paths = append(spec.Paths, "/api/v1/namespaces/"+d.Namespace+"/pods?labelSelector=app.kubernetes.io%2Fname%3D"+d.Name)
 	}
 	p, err := agents.Start(ctx, spec)
 	if err != nil {
