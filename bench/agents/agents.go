@@ -82,6 +82,8 @@ type Outcome struct {
 	Seconds float64 `json:"seconds"`
 	P50     float64 `json:"p50"`
 	P99     float64 `json:"p99"`
+	// InSync is how many informers are in sync at the end.
+	InSync int `json:"inSync,omitempty"`
 	// Err is the first thing that failed.
 	Err string `json:"err,omitempty"`
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,6 +35,9 @@ func RunInformers(ctx context.Context, spec *Spec, released <-chan struct{}, say
 	case <-released:
 	case <-ctx.Done():
 	}
+	n.mu.Lock()
+	n.outcome.InSync = n.synced
+	n.mu.Unlock()
 	cancel()
 	running.Wait()
 	for _, t := range transports {
@@ -127,7 +131,7 @@ func pause(ctx context.Context, d time.Duration) {
 func (n *informers) list(ctx context.Context, transport http.RoundTripper, i int, from string) (version string, read int64, retryAfter time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	response, retryAfter, err := n.ask(ctx, transport, i, "?resourceVersion="+from)
+	response, retryAfter, err := n.ask(ctx, transport, i, "resourceVersion="+from)
 	if err != nil {
 		return from, 0, retryAfter, err
 	}
@@ -157,7 +161,7 @@ func (n *informers) list(ctx context.Context, transport http.RoundTripper, i int
 
 // watch is in sync from its answer until it breaks; it returns the last version it has heard of.
 func (n *informers) watch(ctx context.Context, transport http.RoundTripper, i int, from string, answered func()) (version string, retryAfter time.Duration, err error) {
-	response, retryAfter, err := n.ask(ctx, transport, i, "?watch=true&allowWatchBookmarks=true&timeoutSeconds=600&resourceVersion="+from)
+	response, retryAfter, err := n.ask(ctx, transport, i, "watch=true&allowWatchBookmarks=true&timeoutSeconds=600&resourceVersion="+from)
 	if err != nil {
 		return from, retryAfter, err
 	}
@@ -169,7 +173,12 @@ func (n *informers) watch(ctx context.Context, transport http.RoundTripper, i in
 }
 
 func (n *informers) ask(ctx context.Context, transport http.RoundTripper, i int, query string) (*http.Response, time.Duration, error) {
-	request, err := n.spec.request(ctx, i, n.spec.Paths[i%len(n.spec.Paths)]+query)
+	path := n.spec.Paths[i%len(n.spec.Paths)]
+	mark := "?"
+	if strings.Contains(path, mark) {
+		mark = "&"
+	}
+	request, err := n.spec.request(ctx, i, path+mark+query)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -61,6 +61,7 @@ type Process struct {
 	in      io.Closer
 	events  *json.Decoder
 	stderr  bytes.Buffer
+	results *Outcome // when they came
 }
 
 // Start starts this program once more, as the agents' process; see Become.
@@ -97,6 +98,9 @@ func (p *Process) Await(event string) (*Outcome, error) {
 		p.Stop() // it has ended, and its last words are complete only now
 		return nil, fmt.Errorf("waiting for the agents: %w: %s", err, p.stderr.Bytes())
 	}
+	if got.Event == Results {
+		p.results = got.Outcome
+	}
 	if got.Event != event {
 		return nil, fmt.Errorf("waiting for the agents: %s came instead of %s", got.Event, event)
 	}
@@ -108,6 +112,17 @@ func (p *Process) Await(event string) (*Outcome, error) {
 
 // Release ends what Spec.Hold holds.
 func (p *Process) Release() { _ = p.in.Close() }
+
+// Finish releases the agents and reads what they still say until the results. Nobody may be in Await.
+func (p *Process) Finish() (*Outcome, error) {
+	p.Release()
+	for p.results == nil {
+		if _, err := p.Await(Results); err != nil && p.command.ProcessState != nil {
+			return nil, err
+		}
+	}
+	return p.results, nil
+}
 
 // Stop ends the process. It may be called more than once.
 func (p *Process) Stop() {

@@ -89,7 +89,7 @@ func TestInformers(t *testing.T) {
 	url, ca := serveTLS(t, func(w http.ResponseWriter, r *http.Request) {
 		query := r.URL.Query()
 		mu.Lock()
-		asked = append(asked, query.Get("watch")+"@"+query.Get("resourceVersion"))
+		asked = append(asked, query.Get("labelSelector")+query.Get("watch")+"@"+query.Get("resourceVersion"))
 		mu.Unlock()
 		if query.Get("watch") == "" {
 			_, _ = io.WriteString(w, two)
@@ -109,7 +109,7 @@ func TestInformers(t *testing.T) {
 	})
 	released := make(chan struct{})
 	synced := 0
-	o, err := RunInformers(t.Context(), &Spec{URL: url, CA: ca, Does: Inform, Paths: []string{"/pods"}, Tokens: make([]string, 1)}, released, func(event string) {
+	o, err := RunInformers(t.Context(), &Spec{URL: url, CA: ca, Does: Inform, Paths: []string{"/pods?labelSelector=a"}, Tokens: make([]string, 1)}, released, func(event string) {
 		if event != Synced {
 			t.Errorf("it says %s", event)
 		}
@@ -119,10 +119,10 @@ func TestInformers(t *testing.T) {
 			close(released)
 		}
 	})
-	if err != nil || synced != 2 || o.Delivered != 2 || o.Failed+o.Refused != 0 {
+	if err != nil || synced != 2 || o.Delivered != 2 || o.InSync != 1 || o.Failed+o.Refused != 0 {
 		t.Fatalf("in sync %d times, %+v, %v", synced, o, err)
 	}
-	const want = "@0 true@7 true@9 @ true@7"
+	const want = "a@0 atrue@7 atrue@9 a@ atrue@7"
 	if got := strings.Join(asked, " "); got != want {
 		t.Errorf("asked %q, want %q", got, want)
 	}

@@ -65,6 +65,12 @@ func TestOwnUsage(t *testing.T) {
 		t.Errorf("got a peak of %d bytes, %v", peak, err)
 	}
 	const nobody = 1 << 30
+	if err := ForgetPeak(os.Getpid()); err != nil {
+		t.Error(err)
+	}
+	if err := ForgetPeak(nobody); err == nil {
+		t.Error("the peak of nobody was forgotten")
+	}
 	if _, err := Peak(nobody); err == nil {
 		t.Error("a process that is not there has a peak")
 	}

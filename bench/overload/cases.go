@@ -176,6 +176,9 @@ func (r *rig) measureStorm(ctx context.Context, s storm) (*numbers, error) {
 	byName, order := map[string]*way{}, []string{}
 	tried := map[string][]*way{}
 	for _, w := range r.ways {
+		if w.name != gateName && !r.options.against.MatchString(w.name) {
+			continue
+		}
 		best := r.best[tunedBy(s.kind, w.contender)][w.contender]
 		switch {
 		case w.setting == 0, best == w:
@@ -261,7 +264,7 @@ func (n *numbers) cases(s storm, idle *numbers) []result.Case {
 	return cases
 }
 
-// judge holds a case to its targets, of which the first two have two each.
+// judge holds a case to its targets; two of the metrics have two. Beside whom is not there nobody is held to.
 func (n *numbers) judge(s storm, c result.Case, idle *numbers) []result.Case {
 	profile := func(c *result.Case) {
 		if c.Met != nil && !*c.Met {
@@ -273,6 +276,9 @@ func (n *numbers) judge(s storm, c result.Case, idle *numbers) []result.Case {
 	case adminP99:
 		calm := idle.median(adminP99, gateName)
 		c.AtMost(max(mostOfIdle*calm, alwaysGood))
+		if len(n.runs[adminP99][directName]) == 0 {
+			break
+		}
 		second.Metric += ", held to direct"
 		if n.median(adminP99, directName) < calm/mostOfDirect {
 			second.Note = fmt.Sprintf("no target: a twentieth of direct's is less than the %s ms of a control plane without a storm.", result.Number(calm))
@@ -280,6 +286,9 @@ func (n *numbers) judge(s storm, c result.Case, idle *numbers) []result.Case {
 			second.AtMostTimes(n.runs[adminP99], gateName, directName, mostOfDirect)
 		}
 	case memory:
+		if len(n.runs[memory][directName]) == 0 {
+			break
+		}
 		second.Metric += ", held to direct"
 		if n.median(memory, directName) < n.median(memoryIdle, gateName)/mostOfStorm {
 			second.Note = "no target: a quarter of direct's is less than what the API server has before the storm."
@@ -291,6 +300,9 @@ func (n *numbers) judge(s storm, c result.Case, idle *numbers) []result.Case {
 	case leasesMissed:
 		c.AtMost(0)
 	case goodput:
+		if len(n.runs[goodput][fixedName]) == 0 {
+			break
+		}
 		c.AtLeastTimes(n.runs[goodput], gateName, fixedName, leastOfFixed)
 	}
 	profile(&c)

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,8 @@ type options struct {
 	// memory is the API server's bound, little the one of the recovery in which it dies again; in MiB.
 	memory, little int
 	informers      int
+	// against matches the contenders that the gate is measured beside.
+	against *regexp.Regexp
 	// inflight, maxconn and fixed are the settings that are tried of what is tuned.
 	inflight, maxconn, fixed []int
 }
@@ -53,6 +56,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 	if getenv("BENCH_SECONDS") == "" {
 		defaults = append(defaults, "-turn", renewEvery.String())
 	}
+	against := ""
 	lists := map[string]*[]int{"inflight": &o.inflight, "maxconn": &o.maxconn, "fixed": &o.fixed}
 	o.Options, err = run.Parse("overload", append(defaults, args...), getenv, stderr, func(flags *flag.FlagSet) {
 		flags.StringVar(&o.seakeep, "seakeep", "bin/seakeep", "the `program` under test")
@@ -61,6 +65,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 		flags.IntVar(&o.memory, "memory", 8192, "bound of the API server's memory in MiB: a storm may not take the machine's")
 		flags.IntVar(&o.little, "little", 1200, "bound of the API server's memory in the recovery it does not survive unaided, in MiB")
 		flags.IntVar(&o.informers, "informers", 1000, "informers that are attached when the API server is killed")
+		flags.StringVar(&against, "against", "", "measure the gate only beside the contenders whose name matches the `expression`")
 		flags.StringVar(&o.frozen, "frozen", "", "`folder` that keeps the populated control plane for the next run; made when absent")
 		for _, f := range []struct{ name, value, usage string }{
 			{"inflight", "4,32", "`settings` of the API server's --max-requests-inflight and --max-mutating-requests-inflight that are tried"},
@@ -79,6 +84,9 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 		return o, err
 	case o.nodes < 1 || o.pods < 1000 || o.memory < 1000 || o.little < 500 || o.informers < 1:
 		return o, errors.New("nodes must be ≥ 1, pods ≥ 1000, memory ≥ 1000, little ≥ 500, informers ≥ 1")
+	}
+	if o.against, err = regexp.Compile(against); err != nil {
+		return o, fmt.Errorf("compiling -against: %w", err)
 	}
 	if o.seakeep, err = filepath.Abs(o.seakeep); err == nil {
 		_, err = os.Stat(o.seakeep)

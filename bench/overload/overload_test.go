@@ -39,6 +39,7 @@ func TestParse(t *testing.T) {
 		"a setting of nothing":   {args: []string{"-maxconn", "0"}, wantErr: true},
 		"no setting":             {args: []string{"-inflight", ""}, wantErr: true},
 		"too few pods":           {args: []string{"-pods", "10"}, wantErr: true},
+		"a broken expression":    {args: []string{"-against", "("}, wantErr: true},
 		"no program":             {args: []string{"-seakeep", "absent"}, wantErr: true},
 		"a flag that is not one": {args: []string{"-loud"}, wantErr: true},
 	} {
@@ -94,13 +95,17 @@ func TestTargets(t *testing.T) {
 			gate: read(100, 500, 600, 20), direct: read(100, 500, 600, 20), fixed: read(100, 500, 600, 20),
 			want: map[string]bool{adminP99: true, leasesMissed: true, goodput: true, memoryTimes: true},
 		},
+		"nobody beside": {gate: read(100, 500, 600, 20), want: map[string]bool{adminP99: true, leasesMissed: true, memoryTimes: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNumbers()
 			tc.gate.missed = tc.missed
 			n.add(gateName, s, tc.gate)
-			n.add(directName, s, tc.direct)
-			n.add(fixedName, s, tc.fixed)
+			for contender, got := range map[string]*reading{directName: tc.direct, fixedName: tc.fixed} {
+				if got != nil {
+					n.add(contender, s, got)
+				}
+			}
 			cases := n.cases(s, idle)
 			if diff := cmp.Diff(tc.want, verdicts(cases)); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)

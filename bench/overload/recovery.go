@@ -19,8 +19,6 @@ const (
 	goodFor = 2 * time.Second
 	// noSlower is what of a recovery without admission is still not slower: the rest is noise.
 	noSlower = 1.1
-	// podsOfNamespace are the population's in each namespace.
-	podsOfNamespace = 500
 )
 
 // recovery is a kill of the API server with informers attached, which comes back with so much memory.
@@ -60,7 +58,11 @@ func (r *rig) measureRecovery(ctx context.Context, report *result.Report, idle *
 		r.say("%s", c.name)
 		synced, good, both, deaths, peak := result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}, result.Runs{}
 		var notes []string
-		err := run.Turns(r.options.Rounds, []string{unlimitedName, gateName}, func(name string) error {
+		order := []string{unlimitedName, gateName}
+		if !r.options.against.MatchString(unlimitedName) {
+			order = order[1:]
+		}
+		err := run.Turns(r.options.Rounds, order, func(name string) error {
 			got, err := r.recover(ctx, c, r.way(name), well)
 			if err != nil {
 				return fmt.Errorf("%s, by %s: %w", c.name, name, err)
@@ -70,7 +72,8 @@ func (r *rig) measureRecovery(ctx context.Context, report *result.Report, idle *
 			both.Add(name, max(got.synced, got.good).Seconds())
 			deaths.Add(name, float64(got.deaths))
 			peak.Add(name, mib(got.peak))
-			line := fmt.Sprintf("by %s %d LISTs of informers were answered, %d refused, %d failed", name, got.lists.Delivered, got.lists.Refused, got.lists.Failed)
+			line := fmt.Sprintf("by %s %d LISTs of informers were answered, %d refused, %d failed, and %d of %d were in sync at the end",
+				name, got.lists.Delivered, got.lists.Refused, got.lists.Failed, got.lists.InSync, r.options.informers)
 			notes = append(notes, line)
 			r.say("  %s; in sync after %.1f s, engineer after %.1f s, died %d times more, memory %s MiB", line, got.synced.Seconds(), got.good.Seconds(), got.deaths, result.Number(mib(got.peak)))
 			return nil
@@ -86,9 +89,10 @@ func (r *rig) measureRecovery(ctx context.Context, report *result.Report, idle *
 			peak.Case(c.name, memory, "MiB", gateName),
 		}
 		cases[0].Note = fmt.Sprintf("%s. Bad is an answer that took longer than %s, or none; after %s it is given up, and counts as that.", strings.Join(notes, "; "), well.Round(time.Millisecond), mostRecovery)
-		if c.dies {
+		switch {
+		case c.dies:
 			cases[3].AtMost(0)
-		} else {
+		case len(both[unlimitedName]) > 0:
 			cases[0].AtMostTimes(both, gateName, unlimitedName, noSlower)
 		}
 		if err := r.blame(report, cases); err != nil {
@@ -116,8 +120,8 @@ func (r *rig) recover(ctx context.Context, c recovery, w *way, well time.Duratio
 		URL: w.url, CA: r.ca, Does: agents.Inform, Tokens: make([]string, r.options.informers), Certificate: config.CertData, Key: config.KeyData,
 		Period: renewEvery,
 	}
-	for i := range max(1, r.options.pods/podsOfNamespace) {
-		spec.Paths = append(spec.Paths, fmt.Sprintf("/api/v1/namespaces/app-%d/pods", i))
+	for _, d := range r.lab.Deployments() {
+		spec.Paths = append(spec.Paths, "/api/v1/namespaces/"+d.Namespace+"/pods?labelSelector=app.kubernetes.io%2Fname%3D"+d.Name)
 	}
 	p, err := agents.Start(ctx, spec)
 	if err != nil {
@@ -157,9 +161,12 @@ func (r *rig) kill(ctx context.Context, c recovery, w *way, p *agents.Process, e
 		return nil, err
 	}
 	// It may lose them again: who has died again meanwhile is not well. What is looked for is the end of what is bad.
-	for time.Since(killed) < mostRecovery {
+	for {
 		if bad := engineer.lastBad(); time.Since(bad) > goodFor && time.Since(killed) > goodFor {
 			got.good = max(0, bad.Sub(killed))
+			break
+		}
+		if time.Since(killed) > mostRecovery {
 			break
 		}
 		if err := run.Pause(ctx, 100*time.Millisecond); err != nil {
@@ -169,10 +176,11 @@ func (r *rig) kill(ctx context.Context, c recovery, w *way, p *agents.Process, e
 	stop()
 	got.peak = <-peak
 	got.deaths = max(0, r.server.Restarts()-before-1)
-	p.Release()
-	if outcome, err := p.Await(agents.Results); err == nil { // it may still be saying that it is in sync
-		got.lists = *outcome
+	outcome, err := p.Finish()
+	if err != nil {
+		return nil, err
 	}
+	got.lists = *outcome
 	return got, nil
 }
 
@@ -187,7 +195,7 @@ func (r *rig) awaitSync(ctx context.Context, p *agents.Process) error {
 	case err := <-synced:
 		return err
 	case <-time.After(mostRecovery):
-		p.Stop()
+		p.Release()
 		<-synced
 		return fmt.Errorf("not in sync after %s", mostRecovery)
 	case <-ctx.Done():

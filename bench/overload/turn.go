@@ -175,11 +175,7 @@ func (r *rig) storm(ctx context.Context, s storm, w *way, during time.Duration, 
 	if p == nil {
 		return nil
 	}
-	p.Release()
-	if _, err := p.Await(agents.Ended); err != nil {
-		return err
-	}
-	outcome, err := p.Await(agents.Results)
+	outcome, err := p.Finish()
 	if err != nil {
 		return err
 	}
