@@ -11,9 +11,11 @@ const (
 	factorFirst = 4.0
 	factorLeast = 0.5
 	factorMost  = 30.0
-	peakFades   = 60.0 // seconds: what Go gives back to the system lags behind by about as much
-	unbounded   = 2.0  // times what a quiet API server holds, where nobody says how much it may
-	tightRatio  = 1.2  // of the target: seats fall as well
+	peakFades   = 60.0     // seconds: what Go gives back to the system lags behind by about as much
+	unbounded   = 2.0      // times what a quiet API server holds, where nobody says how much it may
+	ample       = 2.5      // times what a quiet API server holds, however much it may: more LISTs at once than its processors can encode get nothing done sooner
+	perCPU      = 64 << 20 // bytes of LISTs in flight that keep one processor at work, whatever a quiet API server holds
+	tightRatio  = 1.2      // of the target: seats fall as well
 )
 
 // memory is how many bytes of LISTs one API server can take. Resident memory reacts late, and what Go's heap once took it
@@ -72,11 +74,11 @@ func (m *memory) look(r *Reading, all *round, quiet bool) {
 
 	m.target = unbounded * m.quiet
 	if r.MemoryBound > 0 {
-		m.target = all.config.Memory * r.MemoryBound
+		m.target = min(all.config.Memory*r.MemoryBound, max(ample*m.quiet, m.quiet+m.factor*perCPU*r.CPUBound))
 	}
 	m.learn(r, all)
 	over := m.resident / m.target
-	m.tight = r.MemoryBound > 0 && over > tightRatio
+	m.tight = r.MemoryBound > 0 && m.resident > tightRatio*all.config.Memory*r.MemoryBound
 	switch {
 	case over > 1.1 && m.growing:
 		m.cut = max(0.05, m.cut*0.6)
