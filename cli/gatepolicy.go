@@ -59,7 +59,7 @@ func rulesInShadow(cmd *cobra.Command, view *gateView) map[string]bool {
 }
 
 func writeClamp(w io.Writer, s *clamp.Status, n int, shadow map[string]bool) error {
-	if s.Mode == string(v1alpha1.Off) {
+	if s.Mode == string(v1alpha1.PolicyDisabled) {
 		_, err := fmt.Fprintln(w, "The growth clamp is disabled (clamp.mode).")
 		return err
 	}
