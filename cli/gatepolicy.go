@@ -59,7 +59,7 @@ func rulesInShadow(cmd *cobra.Command, view *gateView) map[string]bool {
 }
 
 func writeClamp(w io.Writer, s *clamp.Status, n int, shadow map[string]bool) error {
-	if s.Mode == string(v1alpha1.Off) {
+	if s.Mode == string(v1alpha1.PolicyDisabled) {
 		_, err := fmt.Fprintln(w, "The growth clamp is disabled (clamp.mode).")
 		return err
 	}
@@ -87,7 +87,11 @@ func writeClamp(w io.Writer, s *clamp.Status, n int, shadow map[string]bool) err
 		case c.Spared != "":
 			state = "named only (" + c.Spared + ")"
 		}
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.2f\t%.4f\t%d\t%d\t%s\t%s\t%s\t%s\n", state, c.Seats, c.Forecast, c.Headroom, c.SeatsPerSource,
+		perSource := "-" // not known yet
+		if c.SeatsPerSource > 0 {
+			perSource = fmt.Sprintf("%.4f", c.SeatsPerSource)
+		}
+		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.2f\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", state, c.Seats, c.Forecast, c.Headroom, perSource,
 			c.Sources, c.Nodes, c.Named.Format(time.TimeOnly), rule, ends, clipped(c.User))
 	}
 	return flushed(w, t, len(s.Suspects)-len(shown), "clients")

@@ -70,7 +70,6 @@ type policing struct {
 type imposed struct {
 	id    string
 	until time.Time
-	mode  v1alpha1.Mode
 }
 
 // policy is what a configuration says.
@@ -166,9 +165,9 @@ func (p *policing) withdraw(user string, rule imposed) {
 func (p *policing) settings() budget.Settings {
 	now := p.policy.Load()
 	switch {
-	case now.budgets != nil && now.budgets.Mode != v1alpha1.Off:
+	case now.budgets != nil && now.budgets.Mode != v1alpha1.PolicyDisabled:
 		return budget.Settings{Refresh: now.budgets.Refresh.Duration, Declarations: true}
-	case now.clamp.Mode != v1alpha1.Off && (now.clamp.Nodes == 0 || now.clamp.Capacity == 0):
+	case now.clamp.Mode != v1alpha1.PolicyDisabled && (now.clamp.Nodes == 0 || now.clamp.Capacity == 0):
 		return budget.Settings{Refresh: 3 * time.Minute}
 	}
 	return budget.Settings{}
@@ -195,7 +194,7 @@ func (p *policing) changed(c *budget.Cluster) {
 func (p *policing) enforceBudgets(now *policy) {
 	b := now.budgets
 	if b == nil {
-		p.gate.limits.SetBudgets(limit.Budgets{Mode: v1alpha1.Off})
+		p.gate.limits.SetBudgets(limit.Budgets{Mode: v1alpha1.PolicyDisabled})
 		return
 	}
 	cluster := p.cluster.Load()
@@ -239,7 +238,7 @@ func (p *policing) restore() {
 			continue
 		}
 		user := rule.Match.Users[0]
-		p.imposed[user] = imposed{id: rule.ID, until: rule.Expires.Time, mode: rule.Mode}
+		p.imposed[user] = imposed{id: rule.ID, until: rule.Expires.Time}
 		p.decider.Clamped(user, rule.ID, rule.Created.Time, rule.Expires.Time, *rule.Throttle.Concurrency)
 	}
 }
@@ -252,7 +251,7 @@ func (p *policing) look(now time.Time) {
 	elapsed := now.Sub(p.last).Seconds()
 	p.last = now
 	rules := p.policy.Load()
-	if rules.clamp.Mode == v1alpha1.Off || elapsed <= 0 || elapsed > 10*lookEvery.Seconds() { // the first, or the clock jumped
+	if rules.clamp.Mode == v1alpha1.PolicyDisabled || elapsed <= 0 || elapsed > 10*lookEvery.Seconds() { // the first, or the clock jumped
 		p.status = clamp.Status{Nodes: p.status.Nodes}
 		return
 	}
@@ -350,7 +349,7 @@ func (p *policing) act(rules *policy, d *clamp.Decision, now time.Time) {
 			return
 		}
 		p.metrics.clamps.WithLabelValues("renewed").Inc()
-		p.imposed[s.User] = imposed{id: s.Rule, until: until, mode: p.imposed[s.User].mode}
+		p.imposed[s.User] = imposed{id: s.Rule, until: until}
 		p.decider.Clamped(s.User, s.Rule, now, until, s.Concurrency)
 	}
 }
@@ -361,7 +360,7 @@ func (p *policing) impose(rules *policy, s *clamp.Suspect, now time.Time) {
 		s.Seats, s.Sources, s.Nodes, s.Forecast, s.Headroom)
 	concurrency := s.Concurrency
 	result, err := p.gate.admin.Impose(&v1alpha1.EmergencyRule{
-		Action: v1alpha1.EmergencyThrottle, Match: v1alpha1.LimitMatch{Users: []string{s.User}}, Mode: rules.clamp.Mode,
+		Action: v1alpha1.EmergencyThrottle, Match: v1alpha1.LimitMatch{Users: []string{s.User}}, Mode: v1alpha1.Mode(rules.clamp.Mode),
 		Throttle: &v1alpha1.Throttle{Concurrency: &concurrency, Per: v1alpha1.PerUser},
 		Reason:   reason, Duration: metav1.Duration{Duration: rules.clamp.Duration.Duration},
 	}, clampActor)
@@ -371,7 +370,7 @@ func (p *policing) impose(rules *policy, s *clamp.Suspect, now time.Time) {
 		return
 	}
 	p.metrics.clamps.WithLabelValues(strings.ToLower(string(rules.clamp.Mode))).Inc()
-	p.imposed[s.User] = imposed{id: result.Rule.ID, until: result.Rule.Expires.Time, mode: rules.clamp.Mode}
+	p.imposed[s.User] = imposed{id: result.Rule.ID, until: result.Rule.Expires.Time}
 	p.decider.Clamped(s.User, result.Rule.ID, now, result.Rule.Expires.Time, concurrency)
 }
 
@@ -394,60 +393,3 @@ func (p *policing) keepLocked() {
 }
 
 func round(f float64) float64 { return float64(int(f*1000+0.5)) / 1000 }
-
-// clampStatus answers the admin endpoint's question whose cost grows.
-func (p *policing) clampStatus() any {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.status
-	s.Mode = string(p.policy.Load().clamp.Mode)
-	s.Suspects = slices.Clone(s.Suspects)
-	if s.Suspects == nil {
-		s.Suspects = []clamp.Suspect{}
-	}
-	return s
-}
-
-// shadowStatus answers the admin endpoint's question whom rules in shadow would have turned away.
-func (p *policing) shadowStatus() any {
-	return v1alpha1.ShadowStatus{Since: metav1.NewTime(p.began), Time: metav1.Now(), Rejected: p.gate.limits.Shadowed()}
-}
-
-// budgetStatus answers the admin endpoint's question what accounts may use.
-func (p *policing) budgetStatus() any {
-	rules := p.policy.Load()
-	cluster, err := p.reading.Now()
-	status := budget.Status{Taken: time.Now(), Read: cluster.Read, Accounts: []budget.AccountStatus{}}
-	p.mu.Lock()
-	status.Nodes, _ = p.nodes(rules, &cluster, limit.Usage{Nodes: p.status.Nodes})
-	p.mu.Unlock()
-	if rules.budgets == nil {
-		return status
-	}
-	status.Mode, status.Default = string(rules.budgets.Mode), rules.budgets.Default
-	if err != nil {
-		status.Error = err.Error()
-	}
-	accounts := budget.Accounts(cluster.Declarations, status.Nodes, rules.most)
-	uses := map[string]limit.BudgetUse{}
-	for _, use := range p.gate.limits.BudgetsNow() {
-		uses[use.User] = use
-		if !slices.ContainsFunc(accounts, func(a budget.Account) bool { return a.User == use.User }) {
-			accounts = append(accounts, budget.Account{User: use.User, Seats: use.Seats, By: []budget.Declaration{}})
-		}
-	}
-	for _, account := range accounts {
-		one := budget.AccountStatus{Account: account}
-		if use, ok := uses[account.User]; ok {
-			one.Balance, one.Held = &use.Balance, &use.Held
-		}
-		status.Accounts = append(status.Accounts, one)
-	}
-	slices.SortStableFunc(status.Accounts, func(a, b budget.AccountStatus) int { return cmp.Compare(a.User, b.User) })
-	for _, d := range cluster.Declarations {
-		if d.Error != "" {
-			status.Invalid = append(status.Invalid, d)
-		}
-	}
-	return status
-}

@@ -36,7 +36,7 @@ const rolledOut = "system:serviceaccount:telemetry:telemetry"
 func police(t *testing.T, dir string, change func(*v1alpha1.GateConfiguration)) *policed {
 	t.Helper()
 	cfg := &v1alpha1.GateConfiguration{StateDir: dir, Admin: v1alpha1.GateAdmin{Socket: filepath.Join(dir, "s")}}
-	cfg.Clamp = v1alpha1.GateClamp{Mode: v1alpha1.Enforce, Capacity: 8, Nodes: 300}
+	cfg.Clamp = v1alpha1.GateClamp{Mode: v1alpha1.PolicyEnforce, Capacity: 8, Nodes: 300}
 	if change != nil {
 		change(cfg)
 	}
@@ -205,7 +205,7 @@ func TestGrowthClampInShadow(t *testing.T) {
 	}
 	// Another mode takes the rule back.
 	cfg := *p.config
-	cfg.Clamp.Mode = v1alpha1.Off
+	cfg.Clamp.Mode = v1alpha1.PolicyDisabled
 	p.policy.use(&cfg)
 	if rules := p.admin.Rules(); len(rules) != 0 {
 		t.Errorf("%+v", rules)
@@ -245,7 +245,7 @@ func TestGrowthClampSpares(t *testing.T) {
 func TestBudgetsWithoutAnAPIServer(t *testing.T) {
 	dir := t.TempDir()
 	budgets := func(c *v1alpha1.GateConfiguration) {
-		c.Budgets = &v1alpha1.GateBudgets{Mode: v1alpha1.Enforce, Default: "seats=2", Max: "seats=100"}
+		c.Budgets = &v1alpha1.GateBudgets{Mode: v1alpha1.PolicyEnforce, Default: "seats=2", Max: "seats=100"}
 	}
 	p := police(t, dir, budgets)
 	p.policy.changed(&budget.Cluster{Nodes: 300, Declarations: []budget.Declaration{

@@ -10,11 +10,24 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// PolicyMode is whether a policy of the gate's own acts.
+type PolicyMode string
+
+// The modes of a policy.
+const (
+	// PolicyEnforce acts.
+	PolicyEnforce PolicyMode = "Enforce"
+	// PolicyShadow counts and names whom it would have turned away, and turns nobody away.
+	PolicyShadow PolicyMode = "Shadow"
+	// PolicyDisabled does not look.
+	PolicyDisabled PolicyMode = "Disabled"
+)
+
 // GateClamp is what happens to a client whose cost grows with the number of nodes it runs on and whose forecast for all nodes
 // passes the headroom. It is named in any mode but Disabled; a clamp is an emergency throttle of that user, with an end.
 type GateClamp struct {
 	// Mode is Shadow (the default: the clamp is set in shadow, so that whom it would have hurt is counted), Enforce or Disabled.
-	Mode Mode `json:"mode,omitempty"`
+	Mode PolicyMode `json:"mode,omitempty"`
 	// HeadroomPercent is the part of the seats that others usually leave which one client's forecast may take. Default 50,
 	// 1–100; lower finds more, and more that is harmless.
 	HeadroomPercent int `json:"headroomPercent,omitempty"`
@@ -43,7 +56,7 @@ type CallerMatch struct {
 // word stands for the whole. The user agent plays no part.
 type GateBudgets struct {
 	// Mode is Shadow (the default), Enforce or Disabled.
-	Mode Mode `json:"mode,omitempty"`
+	Mode PolicyMode `json:"mode,omitempty"`
 	// Default is the budget of ServiceAccounts that declare none, such as "seats-per-node=0.02,seats=4"; left out: none.
 	Default string `json:"default,omitempty"`
 	// Max is the most that is granted, whatever was declared; left out: what was declared.
@@ -62,7 +75,7 @@ const PolicyUser = "seakeep:policy"
 
 func (c *GateClamp) setDefaults() {
 	if c.Mode == "" {
-		c.Mode = Shadow
+		c.Mode = PolicyShadow
 	}
 	if c.HeadroomPercent == 0 {
 		c.HeadroomPercent = 50
@@ -74,7 +87,7 @@ func (c *GateClamp) setDefaults() {
 
 func (b *GateBudgets) setDefaults() {
 	if b.Mode == "" {
-		b.Mode = Shadow
+		b.Mode = PolicyShadow
 	}
 	if b.User == "" {
 		b.User = PolicyUser
@@ -117,8 +130,8 @@ func (b *GateBudgets) validate(path *field.Path) field.ErrorList {
 	return append(errs, validateCallers(b.Exempt, path.Child("exempt"))...)
 }
 
-func validatePolicyMode(mode Mode, path *field.Path) field.ErrorList {
-	if modes := []Mode{Enforce, Shadow, Off}; !slices.Contains(modes, mode) {
+func validatePolicyMode(mode PolicyMode, path *field.Path) field.ErrorList {
+	if modes := []PolicyMode{PolicyEnforce, PolicyShadow, PolicyDisabled}; !slices.Contains(modes, mode) {
 		return field.ErrorList{field.NotSupported(path, mode, modes)}
 	}
 	return nil

@@ -14,8 +14,8 @@ func TestGateClampValidation(t *testing.T) {
 		want  []string
 	}{
 		"defaults":           {GateClamp{}, nil},
-		"all of it":          {GateClamp{Mode: Enforce, HeadroomPercent: 30, Capacity: 40, Nodes: 5000, Exempt: []CallerMatch{{Users: []string{"a*"}, ServiceAccountNamespaces: []string{"b"}}}}, nil},
-		"disabled":           {GateClamp{Mode: Off}, nil},
+		"all of it":          {GateClamp{Mode: PolicyEnforce, HeadroomPercent: 30, Capacity: 40, Nodes: 5000, Exempt: []CallerMatch{{Users: []string{"a*"}, ServiceAccountNamespaces: []string{"b"}}}}, nil},
+		"disabled":           {GateClamp{Mode: PolicyDisabled}, nil},
 		"no such mode":       {GateClamp{Mode: "On"}, []string{"mode"}},
 		"more than all":      {GateClamp{HeadroomPercent: 101}, []string{"headroomPercent"}},
 		"less than none":     {GateClamp{HeadroomPercent: -1}, []string{"headroomPercent"}},
@@ -46,7 +46,7 @@ func TestGateBudgetsValidation(t *testing.T) {
 		want    []string
 	}{
 		"defaults":     {GateBudgets{}, nil},
-		"all of it":    {GateBudgets{Mode: Enforce, Default: "seats=2", Max: "seats-per-node=0.1,seats=10", User: "me"}, nil},
+		"all of it":    {GateBudgets{Mode: PolicyEnforce, Default: "seats=2", Max: "seats-per-node=0.1,seats=10", User: "me"}, nil},
 		"no such mode": {GateBudgets{Mode: "enforce"}, []string{"mode"}},
 		"nonsense":     {GateBudgets{Default: "2"}, []string{"seats=NUMBER"}},
 		"too much":     {GateBudgets{Max: "seats=1000000"}, []string{"max"}},
@@ -68,7 +68,7 @@ func TestModes(t *testing.T) {
 	}{
 		"shadow":             {[]LimitRule{{Name: "a", Action: LimitThrottle, Throttle: throttle, Mode: Shadow}}, nil},
 		"a shadow allows":    {[]LimitRule{{Name: "a", Action: LimitAllow, Mode: Shadow}}, []string{"turns nobody away"}},
-		"disabled":           {[]LimitRule{{Name: "a", Action: LimitDeny, Mode: Off}}, []string{"mode"}},
+		"disabled":           {[]LimitRule{{Name: "a", Action: LimitDeny, Mode: "Disabled"}}, []string{"mode"}},
 		"behind a shadow":    {[]LimitRule{{Name: "a", Action: LimitDeny, Mode: Shadow}, {Name: "b", Action: LimitDeny}}, nil},
 		"behind one that is": {[]LimitRule{{Name: "a", Action: LimitDeny}, {Name: "b", Action: LimitDeny, Mode: Shadow}}, []string{"can never match"}},
 	} {

@@ -27,7 +27,7 @@ const (
 	PerRule      LimitKey = "Rule"
 )
 
-// Mode is whether a rule or a policy acts, or only counts whom it would have hurt.
+// Mode is whether a rule acts, or only counts whom it would have hurt.
 type Mode string
 
 // The modes.
@@ -36,8 +36,6 @@ const (
 	Enforce Mode = "Enforce"
 	// Shadow counts and names whom it would have turned away, and turns nobody away.
 	Shadow Mode = "Shadow"
-	// Off does not look; for policies, not for single rules.
-	Off Mode = "Disabled"
 )
 
 // LimitRule matches requests and says what happens to them.

@@ -73,7 +73,7 @@ func (l Layers) configure(c *v1alpha1.GateConfiguration) {
 		c.DefaultLimits = v1alpha1.Disabled
 	}
 	if l.has(Clamp) {
-		c.Clamp.Mode = v1alpha1.Enforce
+		c.Clamp.Mode = v1alpha1.PolicyEnforce
 	}
 	if l.has(Relay) {
 		c.Relay = &v1alpha1.GateRelay{Rules: []v1alpha1.RelayRule{{Resources: []string{"pods"}}}}

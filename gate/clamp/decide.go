@@ -20,6 +20,9 @@ const (
 	growsFor = 15 * time.Second
 	// leastPart of the headroom a client must use already: a forecast from less would be made of noise.
 	leastPart = 0.1
+	// leastFree is the part of the capacity that counts as free however much the others hold: where they hold all of it, the
+	// least that grows is not to blame.
+	leastFree = 0.2
 	// recent is over which the load of now is averaged: a batch of pods that start in the same second is no load that stays.
 	recent = 3 * time.Second
 	// manyGrow is how many others may grow at the same time. When more do, it is not this client that is rolled out: a gate or
@@ -248,7 +251,7 @@ func (d *Decider) decide(decisions []Decision, c *Client, t *track, o *Observati
 		return decisions
 	}
 	load := t.now(o.At)
-	headroom := max(0, o.Capacity-usual(t.points)) * float64(d.policy.HeadroomPercent) / 100
+	headroom := max(leastFree*o.Capacity, o.Capacity-usual(t.points)) * float64(d.policy.HeadroomPercent) / 100
 	perSource := slope(t.points)
 	forecast := load + perSource*max(0, float64(o.Nodes-c.Sources))
 	if forecast <= headroom || load < leastPart*headroom {

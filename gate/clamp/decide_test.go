@@ -93,6 +93,19 @@ func TestSpared(t *testing.T) {
 	})
 }
 
+// On an API server that others keep busy, a client that grows and costs next to nothing is not to blame.
+func TestBusyWithOthers(t *testing.T) {
+	d := New(shipped, nil)
+	for i := range 60 {
+		n := 10 * i
+		o := Observation{At: epoch.Add(time.Duration(i) * 500 * time.Millisecond), Capacity: 8, Nodes: 600, Seats: 40}
+		o.Clients = []Client{{User: "light", Sources: n, Settled: max(0, n-100), Seats: 0.2, SettledSeats: 0.0001 * float64(n)}}
+		if got := d.Observe(o); len(got) > 0 {
+			t.Fatalf("%+v", got)
+		}
+	}
+}
+
 // How many sources a client comes from without harm is remembered.
 func TestKnown(t *testing.T) {
 	r := newRollout(Policy{HeadroomPercent: 100, Duration: time.Minute}, nil)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seakeep/seakeep/gate/flow"
@@ -33,7 +34,7 @@ type account struct {
 
 	held, settledHeld int
 	seats, settled    float64 // seat-seconds, not taken by Usage yet
-	bytes             int64
+	bytes             atomic.Int64
 	refused           int64
 	sources           map[netip.Addr]*sourceSeen
 	used              time.Time
@@ -146,12 +147,6 @@ func (acc *account) refuse() {
 	acc.refused++
 }
 
-func (acc *account) wrote(n int64) {
-	acc.mu.Lock()
-	defer acc.mu.Unlock()
-	acc.bytes += n
-}
-
 // node notes a kubelet: it says how many sources a DaemonSet may come to have.
 func (a *accounts) node(name string, now time.Time) {
 	a.mu.RLock()
@@ -222,8 +217,8 @@ func (acc *account) take(now time.Time) (c ClientUsage, idle bool) {
 	acc.mu.Lock()
 	defer acc.mu.Unlock()
 	acc.advance(now)
-	c = ClientUsage{User: acc.user, SeatSeconds: acc.seats, SettledSeatSeconds: acc.settled, Bytes: acc.bytes, Refused: acc.refused}
-	acc.seats, acc.settled, acc.bytes, acc.refused = 0, 0, 0, 0
+	c = ClientUsage{User: acc.user, SeatSeconds: acc.seats, SettledSeatSeconds: acc.settled, Bytes: acc.bytes.Swap(0), Refused: acc.refused}
+	acc.seats, acc.settled, acc.refused = 0, 0, 0
 	for address, s := range acc.sources {
 		if now.Sub(s.last) > sourceStays {
 			delete(acc.sources, address)
@@ -244,6 +239,7 @@ type seat struct {
 	settled bool // of a source past its start
 	charged bool // to the account's budget
 	held    bool
+	live    atomic.Bool // held, for who writes
 }
 
 // begin takes the seat, once.
@@ -252,6 +248,7 @@ func (s *seat) begin(now time.Time) {
 		return
 	}
 	s.held, s.began = true, now
+	s.live.Store(true)
 	s.account.begin(now, s.settled)
 }
 
@@ -261,6 +258,7 @@ func (s *seat) end(now time.Time) {
 		return
 	}
 	s.held = false
+	s.live.Store(false)
 	s.account.end(now, s.settled, s.charged, now.Sub(s.began))
 }
 

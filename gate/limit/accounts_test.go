@@ -108,7 +108,7 @@ func TestUsageCountsKubelets(t *testing.T) {
 
 const telemetry = "system:serviceaccount:monitoring:telemetry"
 
-func budgeted(mode v1alpha1.Mode, seats float64) Budgets {
+func budgeted(mode v1alpha1.PolicyMode, seats float64) Budgets {
 	return Budgets{Mode: mode, Seats: map[string]float64{telemetry: seats}}
 }
 
@@ -116,7 +116,7 @@ func budgeted(mode v1alpha1.Mode, seats float64) Budgets {
 func TestBudget(t *testing.T) {
 	c := newClock()
 	e := engine(t, c)
-	e.SetBudgets(budgeted(v1alpha1.Enforce, 0.5))
+	e.SetBudgets(budgeted(v1alpha1.PolicyEnforce, 0.5))
 	used, refused := 0.0, 0
 	const length, took = 600.0, 200 * time.Millisecond
 	for i := 0; float64(i)*took.Seconds() < length; i++ {
@@ -145,7 +145,7 @@ func TestBudget(t *testing.T) {
 func TestBudgetBoundsWhatRunsAtOnce(t *testing.T) {
 	c := newClock()
 	e := engine(t, c)
-	e.SetBudgets(budgeted(v1alpha1.Enforce, 1))
+	e.SetBudgets(budgeted(v1alpha1.PolicyEnforce, 1))
 	var held []*Pass
 	for range 300 {
 		if p, _ := e.Admit(request(telemetry), nil); p != nil {
@@ -163,7 +163,7 @@ func TestBudgetBoundsWhatRunsAtOnce(t *testing.T) {
 func TestBudgetExceptions(t *testing.T) {
 	c := newClock()
 	e := engine(t, c)
-	b := Budgets{Mode: v1alpha1.Enforce, Default: 0.001, Exempt: func(user string) bool { return user == "system:serviceaccount:kube-system:proxy" }}
+	b := Budgets{Mode: v1alpha1.PolicyEnforce, Default: 0.001, Exempt: func(user string) bool { return user == "system:serviceaccount:kube-system:proxy" }}
 	e.SetBudgets(b)
 	hold := func(user string, change ...func(*flow.Request)) *Rejection {
 		_, r := e.Admit(request(user, change...), nil)
@@ -194,7 +194,7 @@ func TestBudgetExceptions(t *testing.T) {
 	if _, r := e.AdmitShared(request(telemetry), nil); r != nil {
 		t.Errorf("a shared read: %s", r.Reason)
 	}
-	b.Mode = v1alpha1.Shadow
+	b.Mode = v1alpha1.PolicyShadow
 	e.SetBudgets(b)
 	if r := hold(telemetry); r != nil {
 		t.Errorf("in shadow: %s", r.Reason)
@@ -202,7 +202,7 @@ func TestBudgetExceptions(t *testing.T) {
 	if got := counts(e)["api-budget budget "+telemetry]; got != 1 {
 		t.Errorf("counted %v", counts(e))
 	}
-	b.Mode = v1alpha1.Off
+	b.Mode = v1alpha1.PolicyDisabled
 	e.SetBudgets(b)
 	if r := hold(telemetry); r != nil {
 		t.Errorf("disabled: %s", r.Reason)
@@ -213,7 +213,7 @@ func TestBudgetExceptions(t *testing.T) {
 func TestBudgetOfARefusedRequest(t *testing.T) {
 	c := newClock()
 	e := engine(t, c, v1alpha1.LimitRule{Name: "deny", Action: v1alpha1.LimitDeny, Match: v1alpha1.LimitMatch{Verbs: []string{"delete"}}})
-	e.SetBudgets(budgeted(v1alpha1.Enforce, 0.5))
+	e.SetBudgets(budgeted(v1alpha1.PolicyEnforce, 0.5))
 	for range 10 {
 		reject(t, e, request(telemetry, func(f *flow.Request) { f.Verb = "delete" }), ReasonDenied)
 	}

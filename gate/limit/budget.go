@@ -25,8 +25,8 @@ const (
 
 // Budgets are what accounts may take.
 type Budgets struct {
-	// Mode is Enforce or Shadow; Off is no budget.
-	Mode v1alpha1.Mode
+	// Mode is Enforce or Shadow; Disabled is no budget.
+	Mode v1alpha1.PolicyMode
 	// Seats are by user name. Default is for every other ServiceAccount that Exempt does not except; 0 is none.
 	Seats   map[string]float64
 	Default float64
@@ -39,7 +39,7 @@ func (e *Engine) SetBudgets(b Budgets) { e.budgets.Store(&b) }
 
 // of is a user's budget in seats, 0 for none.
 func (b *Budgets) of(user string) float64 {
-	if b == nil || b.Mode == v1alpha1.Off || b.Exempt != nil && b.Exempt(user) {
+	if b == nil || b.Mode == v1alpha1.PolicyDisabled || b.Exempt != nil && b.Exempt(user) {
 		return 0
 	}
 	if seats, ok := b.Seats[user]; ok {
@@ -105,7 +105,7 @@ func (a *allowance) settled() bool { return a.held == 0 && (a.rate == 0 || a.bal
 // when the budget refuses, in shadow too.
 func (e *Engine) decideBudget(p *Pass, s *subject, now time.Time) (rejection *Rejection, over bool) {
 	set := e.budgets.Load()
-	if set == nil || set.Mode == v1alpha1.Off || p.shared || !costs(s.Request) || s.Lane == flow.BreakGlass ||
+	if set == nil || set.Mode == v1alpha1.PolicyDisabled || p.shared || !costs(s.Request) || s.Lane == flow.BreakGlass ||
 		s.Caller.Certainty == flow.Unverified {
 		return nil, false
 	}
@@ -123,7 +123,7 @@ func (e *Engine) decideBudget(p *Pass, s *subject, now time.Time) (rejection *Re
 	case refused == nil:
 		p.seat.charged = true
 		return nil, false
-	case set.Mode == v1alpha1.Shadow:
+	case set.Mode == v1alpha1.PolicyShadow:
 		e.shadowed.add(shadowKey(BudgetRule, ReasonBudget, false, s.Request), now)
 		e.metrics.shadowed[ReasonBudget].Inc()
 		return nil, true

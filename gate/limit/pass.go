@@ -48,14 +48,12 @@ func (h *hold) release(now time.Time) {
 // Wrote charges n response bytes. The response is not slowed: the bucket goes into debt.
 func (p *Pass) Wrote(n int64) {
 	for _, h := range p.holds {
-		if h.table.limits.bytesPerSecond > 0 && (h.ticket == nil || !h.table.isVoid(h.ticket)) {
+		if h.table.limits.bytesPerSecond > 0 && (h.ticket == nil || !h.ticket.void.Load()) {
 			h.bucket.written.Add(n)
 		}
 	}
-	p.seatMu.Lock()
-	defer p.seatMu.Unlock()
-	if p.seat.held {
-		p.seat.account.wrote(n)
+	if p.seat.live.Load() {
+		p.seat.account.bytes.Add(n)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,7 +29,7 @@ type ticket struct {
 	took  time.Duration
 	ended bool
 	// void is true for a request that would have been turned away or is not charged any more.
-	void bool
+	void atomic.Bool
 	late func(at time.Time)
 }
 
@@ -84,7 +85,7 @@ func (b *bucket) expire(at time.Time) {
 			return
 		}
 		b.line = b.line[1:]
-		first.void = true
+		first.void.Store(true)
 		first.late(over)
 	}
 }
@@ -118,7 +119,7 @@ func (t *table) leaveShadow(k *ticket, now time.Time) {
 		now = b.last
 	}
 	b.play(now)
-	if k.void || k.ended {
+	if k.void.Load() || k.ended {
 		return
 	}
 	k.ended, k.took = true, max(0, now.Sub(k.arrived))
@@ -140,17 +141,10 @@ func (t *table) cancelShadow(k *ticket) {
 	switch i := slices.Index(b.line, k); {
 	case i >= 0:
 		b.line = slices.Delete(b.line, i, i+1)
-	case !k.void && !k.ended:
+	case !k.void.Load() && !k.ended:
 		b.pass(b.last)
 	}
-	k.void = true
-}
-
-// isVoid is true for a ticket whose request would not have been let through.
-func (t *table) isVoid(k *ticket) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return k.void
+	k.void.Store(true)
 }
 
 // playAll brings every line to now.

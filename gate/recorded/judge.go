@@ -135,7 +135,7 @@ func (j *judge) configure(cfg *v1alpha1.GateConfiguration) error {
 		}
 	}
 	b := cfg.Budgets
-	if b == nil || b.Mode == v1alpha1.Off || b.Default == "" {
+	if b == nil || b.Mode == v1alpha1.PolicyDisabled || b.Default == "" {
 		return nil
 	}
 	fallen, err := v1alpha1.ParseAPIBudget(b.Default)
@@ -149,7 +149,7 @@ func (j *judge) configure(cfg *v1alpha1.GateConfiguration) error {
 		}
 	}
 	excused := limit.CompileCallers(b.Exempt)
-	j.engine.SetBudgets(limit.Budgets{Mode: v1alpha1.Shadow, Default: fallen.On(cfg.Clamp.Nodes), Exempt: func(user string) bool {
+	j.engine.SetBudgets(limit.Budgets{Mode: v1alpha1.PolicyShadow, Default: fallen.On(cfg.Clamp.Nodes), Exempt: func(user string) bool {
 		return strings.HasPrefix(user, "system:serviceaccount:kube-system:") || excused.Match(user)
 	}})
 	return nil
