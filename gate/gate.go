@@ -69,6 +69,7 @@ type Gate struct {
 	watched *config.Watcher
 
 	admin    *admin.Server
+	peers    *peering
 	standard net.Listener
 	places   *places      // the standard listener's; nil until it is open
 	side     net.Listener // metrics and health; may be nil
@@ -125,7 +126,14 @@ func (g *Gate) openAdmin() error {
 		g.log.Error("Serving without a state directory: emergency rules will not survive a restart", "reason", err)
 	}
 	var err error
+	if g.peers, err = g.newPeering(); err != nil {
+		return err
+	}
 	g.admin, err = admin.New(admin.Options{
+		Gate:       g.peers.name(g.config),
+		Decided:    g.peers.decided(),
+		Peers:      g.peers.status,
+		Warnings:   g.peers.warnings,
 		Config:     g.config.Admin,
 		StateDir:   g.config.StateDir,
 		Engine:     g.limits,
@@ -182,6 +190,8 @@ func (g *Gate) Run(ctx context.Context) error {
 			}
 		})
 	}
+	owned.Go(func() { g.peers.run(running) })
+	g.peers.meet(running)
 	serve("the standard lane", func() error { return lane.ServeTLS(g.standard, "", "") })
 	serve("the admin endpoint", func() error { return g.admin.Run(running) })
 	if side != nil {

@@ -37,6 +37,11 @@ type GateConfiguration struct {
 	// Overload admits requests by what they cost, by whose they are and by what the API servers can take; absent: everything
 	// that the limits let through is forwarded at once.
 	Overload *GateOverload `json:"overload,omitempty"`
+	// Peers are the other gates; absent: this gate is alone.
+	Peers *GatePeers `json:"peers,omitempty"`
+	// Service keeps the gates behind the Service default/kubernetes; absent: whoever sends clients here is configured
+	// elsewhere.
+	Service *GateService `json:"service,omitempty"`
 	// Admin is the endpoint for emergency rules, status and talkers.
 	Admin GateAdmin `json:"admin"`
 	// Ledger bounds the memory of who costs what.
@@ -215,6 +220,12 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.Overload != nil {
 		c.Overload.setDefaults()
 	}
+	if c.Peers != nil {
+		c.Peers.setDefaults()
+	}
+	if c.Service != nil {
+		c.Service.setDefaults()
+	}
 	if c.Tracing != nil {
 		c.Tracing.setDefaults()
 	}
@@ -264,6 +275,12 @@ func (c *GateConfiguration) Validate() field.ErrorList {
 	}
 	if c.Overload != nil {
 		errs = append(errs, c.Overload.validate(field.NewPath("overload"))...)
+	}
+	if c.Peers != nil {
+		errs = append(errs, c.Peers.validate(field.NewPath("peers"))...)
+	}
+	if c.Service != nil {
+		errs = append(errs, c.Service.validate(field.NewPath("service"))...)
 	}
 	if c.Tracing != nil {
 		errs = append(errs, c.Tracing.validate(field.NewPath("tracing"))...)

@@ -53,6 +53,9 @@ func (s *Server) server(who func(*http.Request) (actor, error)) *http.Server {
 	if s.opts.Relay != nil {
 		mux.HandleFunc("GET /v1/relay", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.opts.Relay()) })
 	}
+	if s.opts.Peers != nil {
+		mux.HandleFunc("GET /v1/peers", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, s.opts.Peers()) })
+	}
 	// Where the gate itself spends its time is an operator's question too, and it cannot be asked after a restart.
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

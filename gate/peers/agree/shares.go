@@ -51,6 +51,7 @@ type Shares struct {
 	others  map[string]*other
 	view    string
 	seq     uint64
+	told    uint64
 	viewSeq uint64
 	share   int
 	target  int
@@ -168,7 +169,6 @@ func (s *Shares) Step(now time.Time) (news bool) {
 	if s.stopped {
 		return false
 	}
-	before := s.seq
 	for name, o := range s.others {
 		if !o.reachable && now.Sub(o.there) > s.forget {
 			s.drop(name)
@@ -182,7 +182,9 @@ func (s *Shares) Step(now time.Time) (news bool) {
 	if s.everyoneAgrees() && !s.strangers {
 		s.agreed, s.proposed, s.met = s.latest, map[string]int{}, true
 	}
-	return s.seq != before
+	news = s.seq != s.told // what was heard is news as well: others wait to be told that it was
+	s.told = s.seq
+	return news
 }
 
 // Leave gives everything back: the gate stops.
