@@ -61,7 +61,7 @@ SIGTERM drains: no new connections, watches end cleanly, requests in flight fini
 	}
 	cmd.Flags().StringVar(&file, "config", "", "`file` with a GateConfiguration")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	cmd.AddCommand(newGateTop(env), newGateRelay(env), newGateBypass(env))
+	cmd.AddCommand(newGateTop(env), newGatePeers(env), newGateRelay(env), newGateBypass(env), newGateWatchdog(env))
 	return cmd
 }
 

@@ -70,6 +70,7 @@ type Gate struct {
 
 	admin    *admin.Server
 	peers    *peering
+	behind   *behind
 	standard net.Listener
 	places   *places      // the standard listener's; nil until it is open
 	side     net.Listener // metrics and health; may be nil
@@ -108,6 +109,9 @@ func New(opts Options) (*Gate, error) {
 	}
 	if g.standard, err = listen(cfg.Listen.Address); err != nil {
 		return nil, errors.Join(doc.Errorf(field.NewPath("listen", "address"), cfg.Listen.Address, err.Error()), g.close())
+	}
+	if g.behind, err = g.newBehind(); err != nil {
+		return nil, errors.Join(err, g.close())
 	}
 	g.places = newPlaces(g.standard, cfg.Listen.Connections, g.log, g.metrics)
 	g.standard = g.places
@@ -197,6 +201,7 @@ func (g *Gate) Run(ctx context.Context) error {
 	if side != nil {
 		serve("metrics", func() error { return side.Serve(g.side) })
 	}
+	owned.Go(func() { g.behind.run(running) })
 	owned.Go(func() { g.followFiles(running) })
 	owned.Go(func() { g.upstreams.Run(running) })
 	g.log.Info("Gate open", "address", g.standard.Addr().String(), "upstreams", len(g.upstreams.Servers()))
@@ -245,6 +250,7 @@ func (g *Gate) drain(lane *http.Server) {
 	g.draining.Store(true)
 	timeout := g.rooms.Load().config.DrainTimeout.Duration
 	g.log.Info("Draining", "timeout", timeout)
+	g.behind.leave()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	// Streams end a moment after GOAWAY, or their clients would reopen them on the same connection.

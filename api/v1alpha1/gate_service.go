@@ -25,6 +25,9 @@ type GateService struct {
 	// LeaseDuration is how long a gate that renews nothing stays among the endpoints, by the clock of whoever looks.
 	// Default 10s, at least three intervals, at most 5m.
 	LeaseDuration *metav1.Duration `json:"leaseDuration,omitempty"`
+	// ClusterDomain is the cluster's DNS domain; the serving certificate must be good for kubernetes.default.svc.DOMAIN.
+	// Default "cluster.local".
+	ClusterDomain string `json:"clusterDomain,omitempty"`
 	// User is who the gate is to the API server when it does this; deploy/gate-endpoints has the rights. Default
 	// "seakeep:gate-endpoints".
 	User string `json:"user,omitempty"`
@@ -36,6 +39,9 @@ const DefaultServiceUser = "seakeep:gate-endpoints"
 func (s *GateService) setDefaults() {
 	s.Interval = orDuration(s.Interval, 2*time.Second)
 	s.LeaseDuration = orDuration(s.LeaseDuration, 10*time.Second)
+	if s.ClusterDomain == "" {
+		s.ClusterDomain = "cluster.local"
+	}
 	if s.User == "" {
 		s.User = DefaultServiceUser
 	}
@@ -58,6 +64,7 @@ func (s *GateService) validate(path *field.Path) field.ErrorList {
 	if s.Name != "" && len(validation.IsDNS1123Label(s.Name)) > 0 || len(s.Name) > 50 {
 		errs = append(errs, field.Invalid(path.Child("name"), s.Name, "must be lower-case letters, digits and dashes, at most 50"))
 	}
+	errs = append(errs, validateDomain(s.ClusterDomain, path.Child("clusterDomain"))...)
 	errs = append(errs, required(s.User, path.Child("user"), "the gate is somebody to the API server")...)
 	errs = append(errs, validateDuration(s.Interval, 500*time.Millisecond, time.Minute, path.Child("interval"))...)
 	return append(errs, validateDuration(s.LeaseDuration, 3*s.Interval.Duration, 5*time.Minute, path.Child("leaseDuration"))...)
