@@ -34,7 +34,7 @@ type Store struct {
 	leases   coordinationclient.LeaseInterface
 	slices   discoveryclient.EndpointSliceInterface
 	services coreclient.ServiceInterface
-	// Endpoints are what older clients and this Service's own tools still read
+	// Endpoints are what the API server's own reconciler keeps too, and older clients read.
 	endpoints coreclient.EndpointsInterface
 	dryRun    []string
 }
@@ -262,6 +262,7 @@ func (s *Store) keepEndpoints(ctx context.Context, b Backends, by string) (bool,
 	}
 	missing := err != nil
 	if missing {
+		//lint:ignore SA1019 the API server's own reconciler keeps this object too, and older clients read it
 		there = &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: service}}
 	}
 	var have []string
@@ -281,10 +282,12 @@ func (s *Store) keepEndpoints(ctx context.Context, b Backends, by string) (bool,
 	}
 	next := there.DeepCopy()
 	mark(&next.ObjectMeta, skip, "true", by)
+	//lint:ignore SA1019 the API server's own reconciler keeps this object too, and older clients read it
 	subset := corev1.EndpointSubset{Ports: []corev1.EndpointPort{{Name: portName, Port: int32(b.Port), Protocol: corev1.ProtocolTCP}}}
 	for _, a := range b.strings() {
 		subset.Addresses = append(subset.Addresses, corev1.EndpointAddress{IP: a})
 	}
+	//lint:ignore SA1019 the API server's own reconciler keeps this object too, and older clients read it
 	next.Subsets = []corev1.EndpointSubset{subset}
 	if missing {
 		_, err = s.endpoints.Create(ctx, next, metav1.CreateOptions{DryRun: s.dryRun})

@@ -159,7 +159,7 @@ func together(t *testing.T, l *lab.Lab, n int, keys ...string) []*process {
 		}
 		check(t, os.WriteFile(key, []byte(text+"\n"), 0o600))
 		gates = append(gates, newProcess(t, l, fmt.Sprintf("gate-%d", i), fmt.Sprintf(
-			"peers: {bind: %q, join: [%q], keyFile: %q, name: gate-%d}\ndefaultLimits: Disabled\n", join[i], strings.Join(join, `", "`), key, i)))
+			"peers: {bind: %q, join: [\"%s\"], keyFile: %q, name: gate-%d}\ndefaultLimits: Disabled\n", join[i], strings.Join(join, `", "`), key, i)))
 	}
 	return gates
 }
