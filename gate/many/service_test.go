@@ -112,9 +112,13 @@ func TestTheServiceStandsForWhoIsAlive(t *testing.T) {
 			t.Errorf("a pod through the Service: %v", err)
 		}
 	}
-	endpoint, err := client.CoreV1().RESTClient().Get().Namespace("default").Resource("endpoints").Name("kubernetes").DoRaw(t.Context())
+	old, err := client.CoreV1().RESTClient().Get().SetHeader("Accept", "application/json").Namespace("default").Resource("endpoints").Name("kubernetes").DoRaw(t.Context())
 	check(t, err)
-	t.Logf("endpoints: %s", endpoint)
+	for _, want := range []string{`"endpointslice.kubernetes.io/skip-mirror":"true"`, `"ip":"192.0.2.11"`, `"ip":"192.0.2.12"`, `"port":6443`} {
+		if !strings.Contains(string(old), want) {
+			t.Errorf("the endpoints lack %s: %s", want, old)
+		}
+	}
 
 	// One stops in order: it takes itself out before it turns anybody away.
 	gates[1].kill(syscall.SIGTERM)

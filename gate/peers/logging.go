@@ -1,7 +1,7 @@
 package peers
 
 import (
-	"bytes"
+	"context"
 	"log/slog"
 	"strings"
 	"sync"
@@ -19,9 +19,22 @@ type lines struct {
 	now  func() time.Time
 }
 
-// Write implements io.Writer.
-func (l *lines) Write(p []byte) (int, error) {
-	text := string(bytes.TrimSpace(p))
+// Enabled implements slog.Handler.
+func (l *lines) Enabled(context.Context, slog.Level) bool { return true }
+
+// WithAttrs implements slog.Handler.
+func (l *lines) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+// WithGroup implements slog.Handler.
+func (l *lines) WithGroup(string) slog.Handler { return l }
+
+// Handle implements slog.Handler.
+func (l *lines) Handle(_ context.Context, r slog.Record) error {
+	l.take(r.Message)
+	return nil
+}
+
+func (l *lines) take(text string) {
 	if _, after, found := strings.Cut(text, "memberlist: "); found {
 		bad := strings.Contains(text, "[ERR]") || strings.Contains(text, "[WARN]")
 		if strings.Contains(after, "ecrypt") || strings.Contains(after, "not encrypted") || strings.Contains(after, "No installed keys") {
@@ -31,12 +44,11 @@ func (l *lines) Write(p []byte) (int, error) {
 		kind, _, _ := strings.Cut(after, ":")
 		if bad && l.first(kind) {
 			l.log.Warn("Speaking with other gates", "problem", after)
-			return len(p), nil
+			return
 		}
 		text = after
 	}
 	l.log.Debug("Speaking with other gates", "detail", text)
-	return len(p), nil
 }
 
 func (l *lines) first(kind string) bool {

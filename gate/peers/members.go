@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -46,7 +46,7 @@ func (p *Peers) create() (*memberlist.Memberlist, error) {
 	c.TCPTimeout, c.PushPullInterval, c.GossipToTheDeadTime = 2*time.Second, 5*time.Second, time.Minute
 	c.DeadNodeReclaimTime = time.Second // a gate that was restarted elsewhere has its name again
 	c.DNSConfigPath = ""
-	logger := log.New(&lines{log: p.log, m: p.metrics, said: map[string]time.Time{}, now: p.opts.Clock}, "", 0)
+	logger := slog.NewLogLogger(&lines{log: p.log, m: p.metrics, said: map[string]time.Time{}, now: p.opts.Clock}, slog.LevelInfo)
 	c.Logger = logger
 	c.Delegate, c.Events, c.Alive, c.Conflict = (*delegate)(p), (*delegate)(p), (*delegate)(p), (*delegate)(p)
 	network, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: logger})
