@@ -116,7 +116,9 @@ func newWatchdog(env *Env, o *watchdogOptions) (*endpoints.Watchdog, error) {
 	if err != nil {
 		return nil, usageError(fmt.Errorf("reading %s: %w", o.kubeconfig, err), "")
 	}
-	options.Answers = func(ctx context.Context, g endpoints.Gate) bool { return completesHandshake(ctx, tlsConfig, g.Address.String()) }
+	options.Answers = func(ctx context.Context, g endpoints.Gate) bool {
+		return completesHandshake(ctx, tlsConfig, g.Address.String())
+	}
 	options.Changed = func(s endpoints.Status) {
 		if err := writeWatchdog(env, o, s); err != nil {
 			env.Log().Error("Writing the state", "reason", err)
