@@ -61,7 +61,8 @@ SIGTERM drains: no new connections, watches end cleanly, requests in flight fini
 	}
 	cmd.Flags().StringVar(&file, "config", "", "`file` with a GateConfiguration")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
-	cmd.AddCommand(newGateTop(env), newGateRelay(env), newGateOverload(env), newGateClamp(env), newGateBudgets(env), newGateShadow(env), newGateReplayAudit(env), newGateAPF(env), newGateBypass(env))
+	cmd.AddCommand(newGateTop(env), newGateRelay(env), newGateOverload(env), newGateClamp(env), newGateBudgets(env), newGateShadow(env), newGateReplayAudit(env),
+		newGatePeers(env), newGateAPF(env), newGateBypass(env), newGateWatchdog(env))
 	return cmd
 }
 

@@ -73,6 +73,8 @@ type Gate struct {
 	watched *config.Watcher
 
 	admin    *admin.Server
+	peers    *peering
+	behind   *behind
 	standard net.Listener
 	places   *places      // the standard listener's; nil until it is open
 	side     net.Listener // metrics and health; may be nil
@@ -116,6 +118,9 @@ func New(opts Options) (*Gate, error) {
 	if g.standard, err = listen(cfg.Listen.Address); err != nil {
 		return nil, errors.Join(doc.Errorf(field.NewPath("listen", "address"), cfg.Listen.Address, err.Error()), g.close())
 	}
+	if g.behind, err = g.newBehind(); err != nil {
+		return nil, errors.Join(err, g.close())
+	}
 	g.places = newPlaces(g.standard, cfg.Listen.Connections, g.log, g.metrics)
 	g.standard = g.places
 	if cfg.Listen.MetricsAddress != "" {
@@ -133,7 +138,14 @@ func (g *Gate) openAdmin() error {
 		g.log.Error("Serving without a state directory: emergency rules will not survive a restart", "reason", err)
 	}
 	var err error
+	if g.peers, err = g.newPeering(); err != nil {
+		return err
+	}
 	g.admin, err = admin.New(admin.Options{
+		Gate:       g.peers.name(g.config),
+		Decided:    g.peers.decided(),
+		Peers:      g.peers.status,
+		Warnings:   g.peers.warnings,
 		Config:     g.config.Admin,
 		StateDir:   g.config.StateDir,
 		Engine:     g.limits,
@@ -194,11 +206,14 @@ func (g *Gate) Run(ctx context.Context) error {
 			}
 		})
 	}
+	owned.Go(func() { g.peers.run(running) })
+	g.peers.meet(running)
 	serve("the standard lane", func() error { return lane.ServeTLS(g.standard, "", "") })
 	serve("the admin endpoint", func() error { return g.admin.Run(running) })
 	if side != nil {
 		serve("metrics", func() error { return side.Serve(g.side) })
 	}
+	owned.Go(func() { g.behind.run(running) })
 	owned.Go(func() { g.followFiles(running) })
 	owned.Go(func() { g.upstreams.Run(running) })
 	owned.Go(func() { g.admission.Run(running) })
@@ -249,6 +264,7 @@ func (g *Gate) drain(lane *http.Server) {
 	g.draining.Store(true)
 	timeout := g.rooms.Load().config.DrainTimeout.Duration
 	g.log.Info("Draining", "timeout", timeout)
+	g.behind.leave()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	// Streams end a moment after GOAWAY, or their clients would reopen them on the same connection.

@@ -72,6 +72,9 @@ func (g *Gate) reload() {
 	if err == nil {
 		err = g.use(cfg, doc)
 	}
+	if err == nil {
+		err = g.peers.reload(cfg)
+	}
 	g.metrics.reloaded(err == nil)
 	if err != nil {
 		g.log.Error("Keeping the running configuration", "reason", err)

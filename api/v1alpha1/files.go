@@ -19,6 +19,8 @@ const (
 	FilePublicKeys FileUse = "PublicKeys"
 	// FileKeySet is a JSON Web Key Set.
 	FileKeySet FileUse = "KeySet"
+	// FilePeerKeys is symmetric keys in base64, one a line.
+	FilePeerKeys FileUse = "PeerKeys"
 	// FileOther only has to be readable.
 	FileOther FileUse = "Other"
 )
@@ -76,6 +78,9 @@ func (c *GateConfiguration) Files() []FileRef {
 		path := field.NewPath("admin", "remote")
 		files = append(files, keyPair(path, "certFile", r.CertFile, "keyFile", r.KeyFile, false)...)
 		files = append(files, FileRef{Field: path.Child("clientCAFile"), Path: r.ClientCAFile, Use: FileCA})
+	}
+	if p := c.Peers; p != nil {
+		files = append(files, FileRef{Field: field.NewPath("peers", "keyFile"), Path: p.KeyFile, Use: FilePeerKeys, OwnerOnly: true})
 	}
 	if t := c.Tracing; t != nil && t.CAFile != "" {
 		files = append(files, FileRef{Field: field.NewPath("tracing", "caFile"), Path: t.CAFile, Use: FileCA})

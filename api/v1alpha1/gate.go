@@ -41,6 +41,11 @@ type GateConfiguration struct {
 	Clamp GateClamp `json:"clamp,omitempty"`
 	// Budgets enforces what workloads declare they need of the API; absent: nothing is read or enforced.
 	Budgets *GateBudgets `json:"budgets,omitempty"`
+	// Peers are the other gates; absent: this gate is alone.
+	Peers *GatePeers `json:"peers,omitempty"`
+	// Service keeps the gates behind the Service default/kubernetes; absent: whoever sends clients here is configured
+	// elsewhere.
+	Service *GateService `json:"service,omitempty"`
 	// Admin is the endpoint for emergency rules, status and talkers.
 	Admin GateAdmin `json:"admin"`
 	// Ledger bounds the memory of who costs what.
@@ -223,6 +228,12 @@ func (c *GateConfiguration) SetDefaults() {
 	if c.Budgets != nil {
 		c.Budgets.setDefaults()
 	}
+	if c.Peers != nil {
+		c.Peers.setDefaults()
+	}
+	if c.Service != nil {
+		c.Service.setDefaults()
+	}
 	if c.Tracing != nil {
 		c.Tracing.setDefaults()
 	}
@@ -276,6 +287,12 @@ func (c *GateConfiguration) Validate() field.ErrorList {
 	errs = append(errs, c.Clamp.validate(field.NewPath("clamp"))...)
 	if c.Budgets != nil {
 		errs = append(errs, c.Budgets.validate(field.NewPath("budgets"))...)
+	}
+	if c.Peers != nil {
+		errs = append(errs, c.Peers.validate(field.NewPath("peers"))...)
+	}
+	if c.Service != nil {
+		errs = append(errs, c.Service.validate(field.NewPath("service"))...)
 	}
 	if c.Tracing != nil {
 		errs = append(errs, c.Tracing.validate(field.NewPath("tracing"))...)

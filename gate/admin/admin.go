@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/gate/peers/agree"
 	"github.com/seakeep/seakeep/internal/auditlog"
 	"github.com/seakeep/seakeep/internal/statefile"
 )
@@ -53,7 +54,7 @@ type saver interface {
 const (
 	stateName = "emergency-rules"
 	auditName = "admin-audit.jsonl"
-	// schemaVersion of the state: 1 is {"rules":[…]}.
+	// schemaVersion of the state: 1 is {"rules":[…],"lifts":[…]}; who does not know of lifts may leave them out.
 	schemaVersion = 1
 )
 
@@ -81,6 +82,15 @@ type Options struct {
 	// cost grows with its nodes, whom rules in shadow would have turned away, and what accounts may use. Nil: there is no
 	// such endpoint.
 	Clamp, Shadow, Budgets func() any
+	// Gate is this gate's name among several; "" for one alone. It stands beside who decided something.
+	Gate string
+	// Decided is told the rules in force and the lifts to be remembered, first by New and then whenever they change, for
+	// the other gates to hear; it must not wait. May be nil.
+	Decided func(agree.Decisions)
+	// Peers answers GET /v1/peers with any value that encodes to JSON: the other gates. Nil: there is no such endpoint.
+	Peers func() any
+	// Warnings are added to those of every status; may be nil.
+	Warnings func() []string
 	// Version is shown in the status.
 	Version string
 	// Clock defaults to time.Now; it is the wall clock that rules expire by.
@@ -123,7 +133,7 @@ func New(opts Options) (*Server, error) {
 	}
 	// Only now, with the socket's lock held, can nobody else be writing these files.
 	s.rules = &rules{
-		engine: opts.Engine, clock: opts.Clock, log: opts.Log, metrics: s.metrics,
+		engine: opts.Engine, clock: opts.Clock, log: opts.Log, metrics: s.metrics, gate: opts.Gate, decided: opts.Decided,
 		state:   statefile.New(opts.StateDir, stateName, schemaVersion),
 		changed: make(chan struct{}, 1),
 		trail:   trail{clock: opts.Clock, log: opts.Log, open: openAudit(&opts)},
@@ -132,6 +142,7 @@ func New(opts Options) (*Server, error) {
 		opts.Log.Error("Opening the audit log", "reason", s.rules.trail.broken)
 	}
 	s.rules.restore()
+	s.rules.tell()
 	s.servers = append(s.servers, s.server(localActor))
 	if s.remote != nil {
 		s.servers = append(s.servers, s.server(remoteActor(opts.Config.Remote.AllowedNames)))
@@ -160,6 +171,11 @@ func (s *Server) Address() net.Addr {
 		return nil
 	}
 	return s.remote.Addr()
+}
+
+// Learn puts in force what another gate decided, and says how much of it was refused.
+func (s *Server) Learn(gate string, from agree.Decisions) (refused int) {
+	return s.rules.learn(gate, from)
 }
 
 // Run serves until the context ends, and lets what was begun finish. It closes the listeners.
@@ -199,6 +215,9 @@ func (s *Server) Run(ctx context.Context) error {
 // status is the answer to GET /v1/status.
 func (s *Server) status() v1alpha1.EmergencyStatus {
 	rules, warnings := s.rules.list()
+	if s.opts.Warnings != nil {
+		warnings = append(warnings, s.opts.Warnings()...)
+	}
 	status := v1alpha1.EmergencyStatus{
 		Rejected: s.opts.Engine.RejectedNow(),
 		Rules:    rules,

@@ -55,6 +55,7 @@ func (s *Server) server(who func(*http.Request) (actor, error)) *http.Server {
 	}
 	for path, answer := range map[string]func() any{
 		"GET /v1/overload": s.opts.Overload, "GET /v1/clamp": s.opts.Clamp, "GET /v1/shadow": s.opts.Shadow, "GET /v1/budgets": s.opts.Budgets,
+		"GET /v1/peers": s.opts.Peers,
 	} {
 		if answer != nil {
 			mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, answer()) })

@@ -12,7 +12,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "seakeep_admin_emergency_events_total",
-			Help: "What happened to emergency rules: set, prolong, lift, expire or refuse.",
+			Help: "What happened to emergency rules: set, learn (set on another gate), prolong, lift, expire or refuse.",
 		}, []string{"event"}),
 		inForce: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "seakeep_admin_emergency_rules",
@@ -23,7 +23,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Calls of the break-glass lane for room.",
 		}),
 	}
-	for _, event := range []string{"set", "prolong", "lift", "expire", "refuse"} {
+	for _, event := range []string{"set", "learn", "prolong", "lift", "expire", "refuse"} {
 		m.changes.WithLabelValues(event)
 	}
 	if reg != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/limit"
+	"github.com/seakeep/seakeep/gate/peers/agree"
 	"github.com/seakeep/seakeep/internal/statefile"
 )
 
@@ -25,11 +26,13 @@ const maxRules = 64
 // saved is the state file's content.
 type saved struct {
 	Rules []v1alpha1.EmergencyRule `json:"rules"`
+	// Lifts are those that another gate may not have heard of; a gate alone keeps none.
+	Lifts []agree.Lift `json:"lifts,omitempty"`
 }
 
 // event is a line of the audit chain.
 type event struct {
-	Event string `json:"event"` // set, prolong, lift, expire, refuse, restore, squeeze, gap
+	Event string `json:"event"` // set, learn (set on another gate), prolong, lift, expire, refuse, restore, squeeze, gap
 	// At is when it happened, if it came into the chain later.
 	At *time.Time `json:"at,omitempty"`
 	// By is who did it: a uid and pid of this host, or a certificate's common name. Empty for what the gate did.
@@ -66,12 +69,15 @@ type rules struct {
 	log     *slog.Logger
 	metrics *metrics
 	state   saver
-	changed chan struct{} // wakes expire
+	changed chan struct{}         // wakes expire
+	gate    string                // this gate's name among several; "" for one alone
+	decided func(agree.Decisions) // nil: there is nobody to tell
 
 	mu       sync.Mutex // held over the whole of a change, disk included: changes are rare and must not overtake
 	inForce  []v1alpha1.EmergencyRule
-	unsaved  error    // why what is in force is not what is on disk
-	restored []string // warnings about the restart
+	lifts    []agree.Lift // not to be forgotten yet
+	unsaved  error        // why what is in force is not what is on disk
+	restored []string     // warnings about the restart
 	trail    trail
 }
 
@@ -92,6 +98,7 @@ func (r *rules) restore() {
 		r.warnRestored("emergency rules restored from older state", refused)
 	}
 	now := r.clock()
+	r.lifts = agree.Forget(state.Lifts, now)
 	var expired []v1alpha1.EmergencyRule
 	for _, rule := range state.Rules {
 		if !now.Before(rule.Expires.Time) {
@@ -144,7 +151,7 @@ func (r *rules) set(rule v1alpha1.EmergencyRule, by actor, dryRun bool) (*v1alph
 	}
 	now := r.clock()
 	rule.ID = newID(rule.Action)
-	rule.By, rule.Created, rule.Expires = by.name, metav1.NewTime(now), metav1.NewTime(now.Add(rule.Duration.Duration))
+	rule.By, rule.Created, rule.Expires = r.on(by.name), metav1.NewTime(now), metav1.NewTime(now.Add(rule.Duration.Duration))
 	if dryRun {
 		return &v1alpha1.EmergencyRuleResult{Rule: rule, DryRun: true}, nil
 	}
@@ -195,14 +202,19 @@ func (r *rules) lift(id, reason string, by actor) (*v1alpha1.EmergencyRuleResult
 		return nil, err
 	}
 	r.inForce = next
+	if r.gate != "" {
+		r.lifts = append(agree.Forget(r.lifts, r.clock()),
+			agree.Lift{ID: id, Expires: rule.Expires, By: r.on(by.name), Reason: reason, At: metav1.NewTime(r.clock())})
+	}
 	r.log.Warn("Emergency rule lifted", "rule", id, "by", by.name, "reason", reason)
 	result := &v1alpha1.EmergencyRuleResult{Rule: rule}
 	result.Durable, result.Warnings = r.settle(event{Event: "lift", By: by.name, Rule: &rule, Reason: reason})
 	return result, nil
 }
 
-// settle makes a change durable and audited.
+// settle tells the other gates of a change and makes it durable and audited.
 func (r *rules) settle(e event) (durable bool, warnings []string) {
+	r.tell() // before the disk, which may be slow
 	r.save()
 	r.trail.record(e)
 	r.metrics.changes.WithLabelValues(e.Event).Inc()
@@ -215,7 +227,7 @@ func (r *rules) settle(e event) (durable bool, warnings []string) {
 }
 
 func (r *rules) save() {
-	r.unsaved = r.state.Save(saved{Rules: r.inForce})
+	r.unsaved = r.state.Save(saved{Rules: r.inForce, Lifts: r.lifts})
 	if r.unsaved != nil {
 		r.log.Error("Saving emergency rules", "reason", r.unsaved)
 	}
@@ -294,7 +306,8 @@ func (r *rules) expireNow() time.Duration {
 	if _, err := r.engine.SetEmergency(left); err != nil {
 		r.log.Error("Removing expired emergency rules", "reason", err) // they no longer act: the engine goes by the clock
 	}
-	r.inForce = left
+	r.inForce, r.lifts = left, agree.Forget(r.lifts, now)
+	r.tell()
 	r.save()
 	for _, rule := range expired {
 		r.log.Info("Emergency rule expired", "rule", rule.ID, "action", rule.Action)

@@ -71,6 +71,30 @@ func compileBounds(t *v1alpha1.Throttle) bounds {
 	return b
 }
 
+// of is the part of the bounds that one of several gates may hand out. Concurrency and burst stay at least 1: a rule that
+// lets two through must not shut the third gate.
+func (b bounds) of(share float64) bounds {
+	if share >= 1 {
+		return b
+	}
+	b.perSecond *= rate.Limit(share)
+	b.burst = partOf(b.burst, share)
+	b.concurrency = partOf(b.concurrency, share)
+	b.bytesPerSecond *= share
+	b.burstBytes *= share
+	return b
+}
+
+func partOf(n int, share float64) int {
+	if n == 0 {
+		return 0
+	}
+	return max(1, int(float64(n)*share))
+}
+
+// least is the smallest share anything is scaled by: a rate of nothing would be none, and none means unlimited.
+const least = 1e-6
+
 // bucket is one balance. All but debt is guarded by its table's mutex: the sections are short, and taking must be
 // one step with looking up, or a bucket could be evicted between the two.
 type bucket struct {
@@ -110,10 +134,15 @@ func newBucket(k key, b *bounds, now time.Time) *bucket {
 	return n
 }
 
-// advance brings the balance to now and returns now, or the bucket's own time when the clock ran backwards.
+// advance brings the balance to now and returns now, or the bucket's own time when the clock ran backwards. What the
+// bounds were before, because the share was another, no longer counts.
 func (b *bucket) advance(limits *bounds, now time.Time) time.Time {
 	if now.Before(b.last) {
 		now = b.last
+	}
+	if b.requests != nil && (b.requests.Limit() != limits.perSecond || b.requests.Burst() != limits.burst) {
+		b.requests.SetLimitAt(now, limits.perSecond)
+		b.requests.SetBurstAt(now, limits.burst)
 	}
 	elapsed := now.Sub(b.last)
 	b.last = now

@@ -132,7 +132,7 @@ func TestRetryAfterGrowsWithTheCrowd(t *testing.T) {
 func TestFullTable(t *testing.T) {
 	c := newClock()
 	b := bounds{perSecond: 1, burst: 1}
-	tb := newTable(b, 4)
+	tb := newTable(b, 4, nil)
 	take := func(name string) bool {
 		got, _ := tb.take(key{name: name}, c.Now)
 		if got != nil {
@@ -172,7 +172,7 @@ func TestFullTable(t *testing.T) {
 // A bucket with a running response must not be forgotten: its bytes are still to come.
 func TestOpenPassKeepsItsBucket(t *testing.T) {
 	c := newClock()
-	tb := newTable(bounds{bytesPerSecond: 1 << 20, burstBytes: 1 << 20}, 1)
+	tb := newTable(bounds{bytesPerSecond: 1 << 20, burstBytes: 1 << 20}, 1, nil)
 	first, _ := tb.take(key{name: "a"}, c.Now)
 	c.add(time.Hour)
 	second, _ := tb.take(key{name: "b"}, c.Now)

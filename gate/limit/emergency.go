@@ -71,7 +71,7 @@ func (e *Engine) SetEmergency(rules []v1alpha1.EmergencyRule) (ended int, err er
 	set := &emergencySet{}
 	isNew := make(map[*emergencyRule]bool)
 	for i := range rules {
-		r, fresh, err := compileEmergency(&rules[i], old)
+		r, fresh, err := compileEmergency(&rules[i], old, &e.share)
 		if err != nil {
 			return 0, err
 		}
@@ -106,7 +106,7 @@ func (e *Engine) endMatching(cause func(*Pass) error) int {
 // isCostly is true for what goes on costing the API server while it is open.
 func isCostly(f *flow.Request) bool { return f.LongRunning || f.IsList() }
 
-func compileEmergency(spec *v1alpha1.EmergencyRule, old *emergencySet) (r *emergencyRule, fresh bool, err error) {
+func compileEmergency(spec *v1alpha1.EmergencyRule, old *emergencySet, part *share) (r *emergencyRule, fresh bool, err error) {
 	for _, o := range old.rules {
 		if o.name != spec.ID {
 			continue
@@ -129,7 +129,7 @@ func compileEmergency(spec *v1alpha1.EmergencyRule, old *emergencySet) (r *emerg
 	if spec.ID == "" {
 		return nil, false, errors.New("compiling an emergency rule: it has no ID")
 	}
-	compiled, err := compileRule(&v1alpha1.LimitRule{Name: spec.ID, Match: spec.Match, Action: action, Throttle: spec.Throttle, Mode: spec.Mode}, nil)
+	compiled, err := compileRule(&v1alpha1.LimitRule{Name: spec.ID, Match: spec.Match, Action: action, Throttle: spec.Throttle, Mode: spec.Mode}, nil, part)
 	if err != nil {
 		return nil, false, err
 	}

@@ -20,7 +20,7 @@ func FuzzCompileRule(f *testing.F) {
 			Throttle: &v1alpha1.Throttle{RequestsPerSecond: &rate, Concurrency: &concurrency}}
 		spec.SetDefaults()
 		errs := v1alpha1.ValidateLimitRules([]v1alpha1.LimitRule{spec}, field.NewPath("limits"))
-		r, err := compileRule(&spec, nil)
+		r, err := compileRule(&spec, nil, nil)
 		if err != nil {
 			if len(errs) == 0 {
 				t.Fatalf("what validates does not compile: %v", err)

@@ -54,6 +54,7 @@ type Engine struct {
 	rules     atomic.Pointer[ruleset]
 	emergency atomic.Pointer[emergencySet]
 	squeeze   squeeze
+	share     share
 	// epoch counts what may end open requests: SetEmergency and Squeeze. Admit decides again when it moved.
 	epoch atomic.Uint64
 
@@ -95,7 +96,7 @@ func (e *Engine) Configure(rules, shipped []v1alpha1.LimitRule) error {
 	defer e.configure.Unlock()
 	all := make([]v1alpha1.LimitRule, 0, len(rules)+len(shipped))
 	all = append(append(all, rules...), shipped...)
-	set, err := compileRules(all, e.rules.Load())
+	set, err := compileRules(all, e.rules.Load(), &e.share)
 	if err != nil {
 		return err
 	}

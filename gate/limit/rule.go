@@ -28,7 +28,7 @@ type rule struct {
 
 // compileRule compiles a rule; old, when it is the same rule, lends its buckets, so that a reload that changes one
 // line does not forgive everyone's debt.
-func compileRule(spec *v1alpha1.LimitRule, old *rule) (*rule, error) {
+func compileRule(spec *v1alpha1.LimitRule, old *rule, part *share) (*rule, error) {
 	match, err := compileMatch(&spec.Match)
 	if err != nil {
 		return nil, fmt.Errorf("compiling rule %q: %w", spec.Name, err)
@@ -45,7 +45,7 @@ func compileRule(spec *v1alpha1.LimitRule, old *rule) (*rule, error) {
 		if old != nil && old.table != nil && equality.Semantic.DeepEqual(old.spec, *spec) {
 			r.table = old.table
 		} else {
-			r.table = newTable(compileBounds(spec.Throttle), maxBuckets)
+			r.table = newTable(compileBounds(spec.Throttle), maxBuckets, part)
 		}
 	default:
 		return nil, fmt.Errorf("compiling rule %q: unknown action %q", spec.Name, spec.Action)
@@ -56,7 +56,7 @@ func compileRule(spec *v1alpha1.LimitRule, old *rule) (*rule, error) {
 // ruleset is what Configure swaps whole.
 type ruleset struct{ rules []*rule }
 
-func compileRules(specs []v1alpha1.LimitRule, old *ruleset) (*ruleset, error) {
+func compileRules(specs []v1alpha1.LimitRule, old *ruleset, part *share) (*ruleset, error) {
 	known := make(map[string]*rule)
 	if old != nil {
 		for _, r := range old.rules {
@@ -65,7 +65,7 @@ func compileRules(specs []v1alpha1.LimitRule, old *ruleset) (*ruleset, error) {
 	}
 	set := &ruleset{rules: make([]*rule, 0, len(specs))}
 	for i := range specs {
-		r, err := compileRule(&specs[i], known[specs[i].Name])
+		r, err := compileRule(&specs[i], known[specs[i].Name], part)
 		if err != nil {
 			return nil, err
 		}

@@ -41,13 +41,14 @@ type leave struct{ at time.Time }
 func (t *table) takeShadow(k key, now time.Time, late func(at time.Time)) (*ticket, *refusal) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b := t.bucket(k, now)
-	now = b.advance(&t.limits, now)
+	limits := t.inForce()
+	b := t.bucket(k, &limits, now)
+	now = b.advance(&limits, now)
 	b.play(now)
-	if r := b.debt(&t.limits); r != nil {
+	if r := b.debt(&limits); r != nil {
 		return nil, r
 	}
-	c := t.limits.concurrency
+	c := limits.concurrency
 	full := c > 0 && (b.inflight >= c || len(b.line) > 0)
 	if full && len(b.line) >= min(maxWaiters, waitersAPlace*c) {
 		return nil, &refusal{reason: ReasonConcurrency}

@@ -32,7 +32,7 @@ func TestShippedRules(t *testing.T) {
 	}
 	var compiled []*rule
 	for i := range rules {
-		r, err := compileRule(&rules[i], nil)
+		r, err := compileRule(&rules[i], nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ type squeeze struct {
 type squeezeTables struct{ all, each *table }
 
 func (b squeezeBounds) tables() squeezeTables {
-	return squeezeTables{all: newTable(b.all, 1), each: newTable(b.each, maxBuckets)}
+	return squeezeTables{all: newTable(b.all, 1, nil), each: newTable(b.each, maxBuckets, nil)}
 }
 
 func (q *squeeze) init() {

@@ -78,6 +78,7 @@ func keysOf(per v1alpha1.LimitKey, f *flow.Request) (keys [2]key, n int) {
 type table struct {
 	limits bounds
 	max    int
+	share  *share // of the limits, that is this gate's; nil: all
 
 	mu       sync.Mutex
 	buckets  map[key]*bucket
@@ -86,25 +87,29 @@ type table struct {
 	shared   uint64 // how often the overflow bucket was used
 }
 
-func newTable(limits bounds, most int) *table {
-	t := &table{limits: limits, max: most, buckets: make(map[key]*bucket)}
+func newTable(limits bounds, most int, share *share) *table {
+	t := &table{limits: limits, max: most, share: share, buckets: make(map[key]*bucket)}
 	t.recent.prev, t.recent.next = &t.recent, &t.recent
 	return t
 }
+
+// inForce are the bounds in force: this gate's part.
+func (t *table) inForce() bounds { return t.limits.of(t.share.load()) }
 
 // take charges one request to the bucket of the key. When only the places are taken it waits for one, as the
 // constants above say.
 func (t *table) take(k key, clock func() time.Time) (*bucket, *refusal) {
 	t.mu.Lock()
 	now := clock()
-	b := t.bucket(k, now)
-	r := b.take(&t.limits, now)
+	limits := t.inForce()
+	b := t.bucket(k, &limits, now)
+	r := b.take(&limits, now)
 	if r == nil {
 		b.refs++
 		t.mu.Unlock()
 		return b, nil
 	}
-	if r.reason != ReasonConcurrency || len(b.waiters) >= min(maxWaiters, waitersAPlace*t.limits.concurrency) {
+	if r.reason != ReasonConcurrency || len(b.waiters) >= min(maxWaiters, waitersAPlace*limits.concurrency) {
 		t.mu.Unlock()
 		return nil, r
 	}
@@ -129,11 +134,12 @@ func (t *table) resume(b *bucket, w *waiter, clock func() time.Time, late *refus
 		b.waiters = slices.Delete(b.waiters, i, i+1)
 		return nil, late // nobody gave it a place in time
 	}
-	now := b.advance(&t.limits, clock())
+	limits := t.inForce()
+	now := b.advance(&limits, clock())
 	// What ran meanwhile may have put the bucket into debt.
-	refused := b.debt(&t.limits)
+	refused := b.debt(&limits)
 	if refused == nil && b.requests != nil && !b.requests.AllowN(now, 1) {
-		refused = &refusal{reason: ReasonRate, wait: seconds((1 - b.requests.TokensAt(now)) / float64(t.limits.perSecond))}
+		refused = &refusal{reason: ReasonRate, wait: seconds((1 - b.requests.TokensAt(now)) / float64(limits.perSecond))}
 	}
 	if refused != nil {
 		t.free(b)
@@ -152,8 +158,8 @@ func (t *table) release(b *bucket) {
 }
 
 func (t *table) free(b *bucket) {
-	if len(b.waiters) == 0 {
-		b.inflight--
+	if limits := t.inForce(); len(b.waiters) == 0 || limits.concurrency > 0 && b.inflight > limits.concurrency {
+		b.inflight-- // nobody waits, or the share was larger when this place was given
 		return
 	}
 	next := b.waiters[0]
@@ -169,31 +175,31 @@ func (t *table) forget(b *bucket) {
 }
 
 // bucket finds or makes the key's bucket.
-func (t *table) bucket(k key, now time.Time) *bucket {
+func (t *table) bucket(k key, limits *bounds, now time.Time) *bucket {
 	if b, ok := t.buckets[k]; ok {
 		t.unlink(b)
 		t.link(b)
 		return b
 	}
-	t.sweep(now)
-	if len(t.buckets) >= t.max && !t.evict(now) {
+	t.sweep(limits, now)
+	if len(t.buckets) >= t.max && !t.evict(limits, now) {
 		if t.overflow == nil {
-			t.overflow = newBucket(key{}, &t.limits, now)
+			t.overflow = newBucket(key{}, limits, now)
 		}
 		t.shared++
 		return t.overflow
 	}
-	b := newBucket(k, &t.limits, now)
+	b := newBucket(k, limits, now)
 	t.buckets[k] = b
 	t.link(b)
 	return b
 }
 
 // sweep forgets up to two settled buckets nobody used for a while, so that memory follows who is there.
-func (t *table) sweep(now time.Time) {
+func (t *table) sweep(limits *bounds, now time.Time) {
 	for range 2 {
 		oldest := t.recent.prev
-		if oldest == &t.recent || now.Sub(oldest.last) < idle || !oldest.settled(&t.limits, now) {
+		if oldest == &t.recent || now.Sub(oldest.last) < idle || !oldest.settled(limits, now) {
 			return
 		}
 		t.drop(oldest)
@@ -201,13 +207,13 @@ func (t *table) sweep(now time.Time) {
 }
 
 // evict makes room by dropping a settled bucket among the least recently used.
-func (t *table) evict(now time.Time) bool {
+func (t *table) evict(limits *bounds, now time.Time) bool {
 	b := t.recent.prev
 	for range 8 {
 		if b == &t.recent {
 			return false
 		}
-		if b.settled(&t.limits, now) {
+		if b.settled(limits, now) {
 			t.drop(b)
 			return true
 		}

@@ -72,6 +72,11 @@ func checkFile(ref *v1alpha1.FileRef, now time.Time) error {
 		if _, err := keyutil.ParsePublicKeysPEM(data); err != nil {
 			return errors.New("must hold PEM public keys or certificates")
 		}
+	case v1alpha1.FilePeerKeys:
+		if _, err := ParsePeerKeys(data); err != nil {
+			return err
+		}
+		return CheckPrivate(ref.Path)
 	case v1alpha1.FileKeySet:
 		var set jose.JSONWebKeySet
 		if err := json.Unmarshal(data, &set); err != nil || len(set.Keys) == 0 {

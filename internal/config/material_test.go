@@ -56,7 +56,7 @@ func TestCheckFiles(t *testing.T) {
 		"key others can read": {
 			spoil: func(t *testing.T, folder string) { must(t, os.Chmod(filepath.Join(folder, "proxy.key"), 0o644)) },
 			want: []string{`<stdin>:18: identity.proxyKeyFile: value "FOLDER/proxy.key": must be readable by its owner only (chmod 600), is 0644: ` +
-				`whoever reads it can be any user`},
+				`whoever reads it can do what its owner can`},
 		},
 		"no certificate": {
 			spoil: func(t *testing.T, folder string) { write(t, filepath.Join(folder, "ca.crt"), "hello") },

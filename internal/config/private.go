@@ -24,7 +24,7 @@ func CheckPrivate(path string) error {
 		return err
 	}
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return fmt.Errorf("must be readable by its owner only (chmod 600), is %04o: whoever reads it can be any user", perm)
+		return fmt.Errorf("must be readable by its owner only (chmod 600), is %04o: whoever reads it can do what its owner can", perm)
 	}
 	var stat unix.Stat_t
 	if err := unix.Stat(target, &stat); err != nil {
