@@ -44,7 +44,7 @@ type line struct {
 
 // What becomes of a line that is no event to be judged.
 var (
-	errNotEvent   = errors.New("not an audit.k8s.io event with its user, URI and timestamps")
+	errNotEvent   = errors.New("not an audit.k8s.io event with its timestamps")
 	errOtherStage = errors.New("an event of another stage")
 	errSelf       = errors.New("the API server's own request")
 )
@@ -68,7 +68,7 @@ func parse(data []byte) (*event, error) {
 	if err := json.Unmarshal(data, &l); err != nil {
 		return nil, err
 	}
-	if l.Kind != "Event" || !strings.HasPrefix(l.APIVersion, "audit.k8s.io/") || l.User.Username == "" || l.Received.IsZero() || l.Staged.IsZero() {
+	if l.Kind != "Event" || !strings.HasPrefix(l.APIVersion, "audit.k8s.io/") || l.Received.IsZero() || l.Staged.IsZero() {
 		return nil, errNotEvent
 	}
 	switch l.Stage {
@@ -115,7 +115,7 @@ func (l *line) flow() (*flow.Request, error) {
 	}
 	caller := flow.Caller{User: l.User.Username, Groups: l.User.Groups, Certainty: flow.CertificateVerified}
 	switch {
-	case l.User.Username == anonymousUser:
+	case l.User.Username == anonymousUser, l.User.Username == "": // a credential that was refused leaves no name
 		caller = flow.Caller{User: "unverified:" + flow.Origin(source)}
 	case strings.HasPrefix(l.User.Username, "system:serviceaccount:"):
 		caller.Certainty = flow.TokenVerified

@@ -144,6 +144,15 @@ func TestJudgeBudgetsAndWhatIsNotJudged(t *testing.T) {
 	}
 }
 
+// Who was refused by the API server has no name in its log; a gate goes by the address.
+func TestJudgeNamesWhoWasRefused(t *testing.T) {
+	text := logged(1, "", list, "list", "ResponseComplete", start, start) + logged(2, "system:anonymous", list, "list", "ResponseComplete", start, start)
+	r := judged(t, configured(t, v1alpha1.LimitRule{Name: "no", Action: v1alpha1.LimitDeny}), text)
+	if r.Malformed != 0 || len(r.Clients) != 1 || r.Clients[0].Count != 2 || r.Clients[0].User != "unverified:10.1.2.3" {
+		t.Errorf("%+v", r)
+	}
+}
+
 // Memory is bounded by what runs at the same time, not by the log.
 func TestJudgeHoldsLittle(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
