@@ -24,6 +24,7 @@ type Seats struct {
 	seats    int
 	arrived  time.Time
 	begun    time.Time // when the seats were had
+	crowded  bool      // there were many others then
 
 	hold   *hold
 	cancel context.CancelFunc // of the wait
@@ -46,7 +47,7 @@ func (s *Seats) Held() int { return max(1, s.seats) }
 
 // began says that the request goes on.
 func (s *Seats) began(now time.Time) {
-	s.begun = now
+	s.begun, s.crowded = now, s.room.crowded(s.seats)
 	if s.flow.IsList() && s.estimate.Bytes > 0 {
 		s.listing = float64(s.estimate.Bytes)
 		s.room.window.underWay(s.listing)
@@ -127,6 +128,22 @@ func (s *Seats) Done(o Outcome) {
 	})
 }
 
+// crowdedRatio is the part of the limit from which what a request takes is not its own: on the API server's processors it waits
+// for others. The law tells as much, but only with the next reading.
+const crowdedRatio = 0.25
+
+// crowded is whether requests hold so much besides own seats that none of them takes only as long as it would alone.
+func (r *Room) crowded(own int) bool {
+	held := int64(-own)
+	for _, l := range r.levels {
+		held += l.inUse.Load()
+		if l.waiting.Load() > 0 {
+			return true
+		}
+	}
+	return float64(held) > crowdedRatio*float64(r.seats.Load())
+}
+
 // observe takes what a finished request says of its like, and of how the API servers are.
 func (r *Room) observe(s *Seats, o Outcome) {
 	now := time.Now()
@@ -138,7 +155,7 @@ func (r *Room) observe(s *Seats, o Outcome) {
 			ratio, weight = x, w
 		}
 		r.costs.Observe(now, s.shape, cost.Sample{
-			Upstream: o.Upstream, Bytes: o.Bytes, Gzip: o.Gzip, Code: o.Code, Congested: r.congested.Load(),
+			Upstream: o.Upstream, Bytes: o.Bytes, Gzip: o.Gzip, Code: o.Code, Congested: r.congested.Load() || s.crowded || r.crowded(0),
 		})
 	}
 	r.window.add(o, ratio, weight, s.level)
