@@ -315,7 +315,7 @@ func (m *meter) outcome(f *flow.Request, result *upstream.Result) admit.Outcome 
 	} else {
 		o.Bytes += m.gzip.saved()
 	}
-	if m.blocked > slowReader {
+	if m.blocked > max(slowReader, o.Upstream) {
 		o.Upstream = 0 // how long the API server itself would have taken is not known
 	}
 	o.TimedOut = errors.Is(result.Err, upstream.ErrNoAnswer) || result.Code == http.StatusGatewayTimeout
@@ -341,13 +341,13 @@ func (m *meter) Write(b []byte) (int, error) {
 // patienceWithReader is how long, in all, a client may keep its answer from being written before its seats go to others.
 const patienceWithReader = 2 * time.Second
 
-// slowReader is when what an answer took says more of the client than of the API server.
+// slowReader is from when on what an answer took may say more of the client than of the API server.
 const slowReader = 100 * time.Millisecond
 
 // write writes, and gives the seats back when the client does not read.
 func (m *meter) write(b []byte) (int, error) {
 	seats := m.seats.Load()
-	if seats == nil || m.blocked >= patienceWithReader {
+	if seats == nil || !m.charge || m.blocked >= patienceWithReader {
 		return m.ResponseWriter.Write(b)
 	}
 	if m.stall == nil {

@@ -54,8 +54,6 @@ type policing struct {
 	known   *statefile.File
 	policy  atomic.Pointer[policy]
 	cluster atomic.Pointer[budget.Cluster]
-	// capacity is asked for the seats of all API servers, by whoever knows them better than their processors do; nil: nobody.
-	capacity func() (seats float64, ok bool)
 
 	mu      sync.Mutex // guards what follows
 	decider *clamp.Decider
@@ -298,11 +296,6 @@ func (p *policing) nodes(rules *policy, cluster *budget.Cluster, usage limit.Usa
 
 // seats is how many seats all API servers have, and how that is known.
 func (p *policing) seats(rules *policy, cluster *budget.Cluster) (seats float64, source string) {
-	if p.capacity != nil {
-		if seats, ok := p.capacity(); ok && seats > 0 {
-			return seats, "overload limit"
-		}
-	}
 	servers := max(1, len(p.gate.upstreams.Servers()))
 	switch {
 	case rules.clamp.Capacity > 0:

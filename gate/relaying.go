@@ -59,7 +59,7 @@ func (g *Gate) relayingOf(cfg *v1alpha1.GateConfiguration, doc *config.Document)
 	if err != nil {
 		return nil, doc.Errorf(field.NewPath("relay"), nil, err.Error())
 	}
-	options := relay.Options{Upstream: own, Access: may, Patience: next.patience, Registerer: next.registry, Log: g.log}
+	options := relay.Options{Upstream: own, Access: may, Patience: next.patience, Rank: g.admission.Rank, OnBehalf: admit.OnBehalf, Registerer: next.registry, Log: g.log}
 	if cfg.Relay.Survive != nil {
 		options.Survivor = kept
 	}

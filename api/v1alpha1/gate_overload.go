@@ -94,8 +94,8 @@ type OverloadRule struct {
 var defaultLevels = map[LevelName]OverloadLevel{
 	LevelSystem:      {Share: 30, Queues: 64, QueueLength: 50, MaxWait: &metav1.Duration{Duration: 5 * time.Second}},
 	LevelCallbacks:   {Share: 10, Queues: 16, QueueLength: 50, MaxWait: &metav1.Duration{Duration: 5 * time.Second}},
-	LevelInteractive: {Share: 20, Queues: 64, QueueLength: 20, MaxWait: &metav1.Duration{Duration: 10 * time.Second}},
-	LevelWorkload:    {Share: 20, Queues: 128, QueueLength: 20, MaxWait: &metav1.Duration{Duration: 5 * time.Second}},
+	LevelInteractive: {Share: 20, Queues: 64, QueueLength: 50, MaxWait: &metav1.Duration{Duration: 10 * time.Second}},
+	LevelWorkload:    {Share: 20, Queues: 64, QueueLength: 50, MaxWait: &metav1.Duration{Duration: 5 * time.Second}},
 	LevelBackground:  {Share: 5, Queues: 64, QueueLength: 10, MaxWait: &metav1.Duration{Duration: 2 * time.Second}},
 }
 

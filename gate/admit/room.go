@@ -50,7 +50,9 @@ type Room struct {
 	costs   *cost.Model
 
 	config atomic.Pointer[settings]
-	levels []*level // as v1alpha1.LevelNames; made once
+	// levels are the queues, two for each of v1alpha1.LevelNames: at 2i those of requests that take one seat, and after them
+	// those of the others. They are made once.
+	levels []*level
 
 	// seats are the limit, bytes the bound on LISTs' answers under way.
 	seats, bytes atomic.Int64
@@ -62,6 +64,8 @@ type Room struct {
 	wanted    chan struct{} // somebody waits: divide anew
 
 	recovery recovery // Run's
+	// rampWaiting is how many requests wait for the ramp.
+	rampWaiting atomic.Int64
 
 	mu   sync.Mutex // of law and ramp
 	law  *law.Law
@@ -80,9 +84,13 @@ type sort struct {
 	level int // in levels
 }
 
-// kept is the part of each level's own that is never lent to others, as v1alpha1.LevelNames. What the system level asks is
-// small and must find a seat at once.
-var kept = []float64{1, 0.5, 0.25, 0.1, 0}
+// part is how a level's own is divided between requests that take one seat and those that take more. Without it a LIST that
+// takes all of a level's seats would keep every GET behind it waiting until it has ended.
+var part = [2]float64{0.4, 0.6}
+
+// kept is the part of its own that is never lent to others, as Room.levels. What the system level asks is small and must find
+// a seat at once.
+var kept = []float64{1, 0.5, 0.5, 0.25, 0.5, 0, 0.25, 0, 0, 0}
 
 // New returns a room that lets everything in until it is configured.
 func New(o Options) (*Room, error) {
@@ -92,11 +100,13 @@ func New(o Options) (*Room, error) {
 	r := &Room{o: o, costs: cost.New(cost.Config{}), ramp: ramp.New(), wanted: make(chan struct{}, 1)}
 	r.metrics = newMetrics(o.Registerer, r)
 	for _, l := range ordered(v1alpha1.NewGateOverload(v1alpha1.OverloadDisabled)) {
-		made, err := newLevel(l, 1, r.metrics.of(l.Name))
-		if err != nil {
-			return nil, fmt.Errorf("making the queues of level %s: %w", l.Name, err)
+		for range 2 {
+			made, err := newLevel(l, 1, r.metrics.of(l.Name))
+			if err != nil {
+				return nil, fmt.Errorf("making the queues of level %s: %w", l.Name, err)
+			}
+			r.levels = append(r.levels, made)
 		}
-		r.levels = append(r.levels, made)
 	}
 	if err := r.Configure(nil); err != nil {
 		return nil, err
@@ -131,8 +141,10 @@ func (r *Room) Configure(c *v1alpha1.GateOverload) error {
 		next.sorts = append(next.sorts, sort{match, levelIndex(rule.Level)})
 	}
 	for i, l := range ordered(c) {
-		if err := r.levels[i].configure(l); err != nil {
-			return fmt.Errorf("making the queues of level %s: %w", l.Name, err)
+		for _, queues := range r.levels[2*i : 2*i+2] {
+			if err := queues.configure(l); err != nil {
+				return fmt.Errorf("making the queues of level %s: %w", l.Name, err)
+			}
 		}
 	}
 	r.mu.Lock()
@@ -178,14 +190,18 @@ func (r *Room) Enter(ctx context.Context, f *flow.Request, shape cost.Shape) (*S
 	if asked, ok := ctx.Value(onBehalf{}).(int); ok {
 		index = min(index, asked)
 	}
-	l := r.levels[index]
 	estimate := r.costs.Estimate(shape)
-	s := &Seats{room: r, level: l, flow: f, shape: shape, estimate: estimate, seats: r.width(estimate), arrived: time.Now()}
+	width := r.width(estimate, shape.Encodes())
+	l := r.levels[2*index]
+	if width > 1 {
+		l = r.levels[2*index+1]
+	}
+	s := &Seats{room: r, level: l, flow: f, shape: shape, estimate: estimate, seats: width, arrived: time.Now()}
 	if config.Mode == v1alpha1.OverloadShadow {
 		r.rehearse(ctx, s, index)
 		return s, nil
 	}
-	if rejection := r.ramped(s, index); rejection != nil {
+	if ok, rejection := r.ramped(ctx, s, index, l.config.Load().MaxWait.Duration); !ok {
 		return nil, rejection
 	}
 	waiting, cancel := context.WithTimeout(ctx, l.config.Load().MaxWait.Duration)
@@ -219,7 +235,7 @@ func (r *Room) Enter(ctx context.Context, f *flow.Request, shape cost.Shape) (*S
 func (r *Room) rehearse(ctx context.Context, s *Seats, index int) {
 	s.began(s.arrived)
 	s.level.metrics.admitted.Inc()
-	if r.ramped(s, index) != nil {
+	if ok, _ := r.ramped(ctx, s, index, 0); !ok {
 		return
 	}
 	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.level.config.Load().MaxWait.Duration)
@@ -235,9 +251,9 @@ func (r *Room) rehearse(ctx context.Context, s *Seats, index int) {
 
 // width is how many seats a request holds: what it costs, or more where the bytes that may be under way are scarcer than the
 // seats. So one queue keeps both bounds.
-func (r *Room) width(e cost.Estimate) int {
+func (r *Room) width(e cost.Estimate, encodes bool) int {
 	width := max(1, e.Seats)
-	if bytes := r.bytes.Load(); bytes > 0 && e.Bytes > 0 {
+	if bytes := r.bytes.Load(); bytes > 0 && e.Bytes > 0 && encodes {
 		free := max(bytes/10, bytes-r.stalled.Load())
 		width = max(width, int(float64(e.Bytes)/float64(free)*float64(r.seats.Load())))
 	}
@@ -261,7 +277,7 @@ func (r *Room) divide() {
 	levels := make([]share.Level, len(r.levels))
 	for i, l := range r.levels {
 		levels[i] = share.Level{
-			Share: float64(l.config.Load().Share) / 100, Kept: kept[i],
+			Share: float64(l.config.Load().Share) / 100 * part[i%2], Kept: kept[i],
 			Demand: float64(l.inUse.Load() + l.waiting.Load()),
 		}
 	}
@@ -350,38 +366,58 @@ func (r *Room) follow(now time.Time) {
 	r.divide()
 }
 
-// ramped is why a LIST or a watch may not begin yet, while a control plane comes back.
-func (r *Room) ramped(s *Seats, index int) *Rejection {
+// mostRamped is how many requests wait at once for a control plane that comes back; the rest is told to come again.
+const mostRamped = 2000
+
+// ramped is whether a LIST or a watch may begin, while a control plane comes back, after waiting at most patience for it. A
+// client that is turned away backs off for longer than the budget needs. Without a rejection its client has gone.
+func (r *Room) ramped(ctx context.Context, s *Seats, index int, patience time.Duration) (bool, *Rejection) {
 	if !isRead(s.flow) {
-		return nil
+		return true, nil
 	}
 	ask := ramp.Ask{Kind: ramp.Watch, Resource: s.resource(), Level: v1alpha1.LevelNames[index]}
 	if s.flow.IsList() {
 		ask.Kind, ask.Bytes = ramp.List, float64(s.estimate.Bytes)
 	}
-	r.mu.Lock()
-	ok, after := r.ramp.Admit(time.Now(), ask)
-	r.mu.Unlock()
-	if !ok {
-		rejection := r.reject(s, ReasonRamp)
-		rejection.RetryAfter = max(time.Second, time.Duration(math.Ceil(after.Seconds()))*time.Second)
-		return rejection
+	deadline := s.arrived.Add(patience)
+	for {
+		now := time.Now()
+		r.mu.Lock()
+		ok, after := r.ramp.Admit(now, ask)
+		r.mu.Unlock()
+		if ok {
+			s.asked = &ask
+			return true, nil
+		}
+		if now.Add(after).After(deadline) || r.rampWaiting.Load() >= mostRamped {
+			rejection := r.reject(s, ReasonRamp)
+			rejection.RetryAfter = max(time.Second, time.Duration(math.Ceil(after.Seconds()))*time.Second)
+			return false, rejection
+		}
+		r.rampWaiting.Add(1)
+		timer := time.NewTimer(after)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		r.rampWaiting.Add(-1)
+		if ctx.Err() != nil {
+			s.level.metrics.gone.Inc()
+			return false, nil
+		}
 	}
-	s.asked = &ask
-	return nil
 }
 
 type onBehalf struct{}
 
-// OnBehalf marks what is asked for others with the level of the highest of them.
-func OnBehalf(ctx context.Context, level v1alpha1.LevelName) context.Context {
-	return context.WithValue(ctx, onBehalf{}, levelIndex(level))
+// OnBehalf marks what is asked for others with the rank of the highest of them.
+func OnBehalf(ctx context.Context, rank int) context.Context {
+	return context.WithValue(ctx, onBehalf{}, rank)
 }
 
-// LevelOf is the level a request would have.
-func (r *Room) LevelOf(f *flow.Request) v1alpha1.LevelName {
-	return v1alpha1.LevelNames[r.config.Load().classify(f)]
-}
+// Rank is the place of a request's level among v1alpha1.LevelNames.
+func (r *Room) Rank(f *flow.Request) int { return r.config.Load().classify(f) }
 
 // isRead is true for what the ramp bounds.
 func isRead(f *flow.Request) bool { return f.IsList() || f.Verb == "watch" }

@@ -35,7 +35,8 @@ type LevelStatus struct {
 	LimitSeats int                `json:"limitSeats"`
 	InUse      int                `json:"inUse"`
 	Waiting    int                `json:"waiting"`
-	// MeanSeconds is about how long a request of the level takes.
+	// MeanSeconds is about how long a request of the level takes: of those that take one seat and those that take more, the
+	// longer.
 	MeanSeconds float64 `json:"meanSeconds"`
 }
 
@@ -63,11 +64,15 @@ type CostStatus struct {
 func (r *Room) Status() Status {
 	s := Status{
 		Taken: time.Now(), Mode: r.config.Load().Mode, LimitSeats: int(r.seats.Load()), ListLimitBytes: r.bytes.Load()}
-	for _, l := range r.levels {
-		s.Levels = append(s.Levels, LevelStatus{
-			Name: l.name, LimitSeats: int(l.limit.Load()), InUse: int(l.inUse.Load()), Waiting: int(l.waiting.Load()),
-			MeanSeconds: r.window.mean(l).Seconds(),
-		})
+	for i, name := range v1alpha1.LevelNames {
+		level := LevelStatus{Name: name}
+		for _, l := range r.levels[2*i : 2*i+2] {
+			level.LimitSeats += int(l.limit.Load())
+			level.InUse += int(l.inUse.Load())
+			level.Waiting += int(l.waiting.Load())
+			level.MeanSeconds = max(level.MeanSeconds, r.window.mean(l).Seconds())
+		}
+		s.Levels = append(s.Levels, level)
 	}
 	if d := r.decision.Load(); d != nil {
 		s.Signal, s.Reason, s.Healthy = d.Signal, d.Reason, d.Healthy

@@ -32,6 +32,15 @@ type answer struct {
 	took atomic.Int64
 	// began is when the read did.
 	began time.Time
+	// highest is the rank of the highest who wait for it, plus one; 0: nobody has one.
+	highest atomic.Int32
+}
+
+// raise takes a request's rank. It is called with the relay's lock held.
+func (a *answer) raise(rank int) {
+	if now := a.highest.Load(); now == 0 || int32(rank) < now-1 { //nolint:gosec // a handful of ranks
+		a.highest.Store(int32(rank) + 1) //nolint:gosec // as above
+	}
 }
 
 // ok is true for an answer that is what was asked for.

@@ -109,6 +109,9 @@ func (r *Relay) ask(ctx context.Context, e *entry, b *batch) (*http.Response, er
 	if query := e.upstreamQuery(b); query != "" {
 		target += "?" + query
 	}
+	if highest := b.Data.highest.Load(); highest > 0 {
+		ctx = r.onBehalf(ctx, int(highest)-1)
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, fmt.Errorf("BUG: asking for what a client asked for: %w", err)

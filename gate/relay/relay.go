@@ -45,7 +45,11 @@ type Options struct {
 	// Survivor may be nil.
 	Survivor Survivor
 	// Patience is how long an API server may be silent before and within an answer.
-	Patience   time.Duration
+	Patience time.Duration
+	// Rank is how high a request stands where API servers cannot take all, 0 the highest, and OnBehalf marks a read with the
+	// rank of the highest who wait for it; nil: reads have no rank.
+	Rank       func(f *flow.Request) int
+	OnBehalf   func(ctx context.Context, rank int) context.Context
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
 }
@@ -58,6 +62,8 @@ type Relay struct {
 	access   Access
 	survivor Survivor
 	patience time.Duration
+	rank     func(f *flow.Request) int
+	onBehalf func(ctx context.Context, rank int) context.Context
 	budget   *held.Budget
 	turns    *turns
 	hub      *watch.Hub
@@ -99,6 +105,8 @@ func New(c *v1alpha1.GateRelay, o Options) *Relay {
 		access:   o.Access,
 		survivor: o.Survivor,
 		patience: o.Patience,
+		rank:     o.Rank,
+		onBehalf: o.OnBehalf,
 		log:      o.Log,
 		entries:  map[key]*entry{},
 		since:    time.Now(),

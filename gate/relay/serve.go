@@ -34,7 +34,7 @@ func (r *Relay) share(w http.ResponseWriter, req *http.Request, f *flow.Request,
 		ctx, cancel = context.WithDeadlineCause(ctx, f.Arrived.Add(a.patience), errPatience)
 		defer cancel()
 	}
-	e, b, reader := r.join(a, func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0)) })
+	e, b, reader := r.join(a, f, func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0)) })
 	if reader == nil {
 		return forwardedVersion
 	}
@@ -83,7 +83,7 @@ func (r *Relay) share(w http.ResponseWriter, req *http.Request, f *flow.Request,
 }
 
 // join finds the request's batch and begins to read its answer.
-func (r *Relay) join(a *asked, cut func()) (*entry, *batch, *held.Reader) {
+func (r *Relay) join(a *asked, f *flow.Request, cut func()) (*entry, *batch, *held.Reader) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -100,6 +100,9 @@ func (r *Relay) join(a *asked, cut func()) (*entry, *batch, *held.Reader) {
 			continue
 		}
 		e.readers++
+		if r.rank != nil {
+			b.Data.raise(r.rank(f))
+		}
 		if action == commit.Start {
 			r.start(e, b)
 		}
