@@ -57,6 +57,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 	r.answers("at first", r.client("somebody"), http.StatusOK)
 	r.sendSecrets(token)
 	r.half()
+	r.gone()
 	said := map[string][]byte{}
 	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
 		said[path] = fetch(t, http.DefaultTransport.(*http.Transport).Clone(), "http://"+side+path)
@@ -225,6 +226,17 @@ func (r *rig) half() {
 	}
 	check(r.t, os.WriteFile(key, good, 0o600))
 	eventually(r.t, "the good key is back", func() bool { return strings.Contains(r.said(), "Configuration in force") })
+}
+
+// gone is a request while no API server can be reached: what is said then names servers and their files.
+func (r *rig) gone() {
+	r.t.Helper()
+	before := strings.Count(r.said(), "Configuration in force")
+	r.reconfigure(func(text string) string {
+		return strings.ReplaceAll(text, fmt.Sprintf("%q", r.lab.APIServerURL(0)), `"https://127.0.0.1:2"`)
+	})
+	eventually(r.t, "the other servers are used", func() bool { return strings.Count(r.said(), "Configuration in force") > before })
+	r.answers("with every API server gone", r.client("somebody"), http.StatusServiceUnavailable)
 }
 
 func fetch(t *testing.T, transport *http.Transport, url string) []byte {
