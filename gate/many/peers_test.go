@@ -90,8 +90,9 @@ func TestRulesAreInForceOnAllGates(t *testing.T) {
 		}
 		return false
 	})
-	if s := gates[0].status(); s.Share < 0.33 || s.Share > 0.34 {
-		t.Errorf("with one away a gate has %g of every budget, want the third it had", s.Share)
+	// The third it had; or less, where the killed one had not told everyone yet that it takes no more than its own.
+	if s := gates[0].status(); s.Share < 0.2 || s.Share > 0.34 {
+		t.Errorf("with one away a gate has %g of every budget, want no more than the third it had", s.Share)
 	}
 	gates[2].start() // with the lifted rule on its disk
 	testkit.Within(t, "it has learned what it missed", 20*time.Second, func() bool { return gates[2].has(missed) && !gates[2].has(id) })
