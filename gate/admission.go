@@ -1,12 +1,9 @@
 package gate
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -18,33 +15,12 @@ import (
 	"github.com/seakeep/seakeep/gate/flow"
 )
 
-// statusClientGone is what the ledger shows for a request whose client left before it was its turn.
-const statusClientGone = 499
-
 // enter admits a request to the API servers. Both results are nil when its client left while it waited.
-func (g *Gate) enter(ctx context.Context, f *flow.Request, shape cost.Shape) (*admit.Seats, *admit.Rejection) {
+func (g *Gate) enter(ctx context.Context, f *flow.Request, r *http.Request) (*admit.Seats, *admit.Rejection) {
 	if g.limits.Passthrough(time.Now()) {
 		return &admit.Seats{}, nil
 	}
-	return g.admission.Enter(ctx, f, shape)
-}
-
-// turnedAway is a rejection as the answer of an API server, for what the gate asks on behalf of others: they get it as it is.
-func turnedAway(r *http.Request, rejection *admit.Rejection) (*http.Response, error) {
-	status := rejection.Status()
-	status.Kind, status.APIVersion, status.Status = "Status", "v1", "Failure"
-	body, err := json.Marshal(status)
-	if err != nil {
-		return nil, err
-	}
-	return &http.Response{
-		Status: http.StatusText(int(status.Code)), StatusCode: int(status.Code), Proto: "HTTP/2.0", ProtoMajor: 2,
-		Header: http.Header{
-			"Content-Type": {"application/json"}, "Content-Length": {strconv.Itoa(len(body))},
-			"Cache-Control": {"no-cache, private"}, "Retry-After": {strconv.Itoa(int(status.Details.RetryAfterSeconds))},
-		},
-		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r,
-	}, nil
+	return g.admission.Enter(ctx, f, r)
 }
 
 // seated is the body of an answer that the gate reads for itself, with the seats it holds.

@@ -16,7 +16,6 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/admit"
-	"github.com/seakeep/seakeep/gate/admit/cost"
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/identity"
 	"github.com/seakeep/seakeep/gate/ledger"
@@ -132,7 +131,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			pass.Forwarded()
 		}
 		seen.enter(tracing.Admit)
-		seats, turned := c.gate.enter(ctx, f, cost.ShapeOf(f, r))
+		seats, turned := c.gate.enter(ctx, f, r)
 		if seats == nil {
 			c.turnAway(w, seen, f, turned)
 			return
@@ -143,8 +142,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c.gate.ledger.Opened(f)
 		}
 		seen.forward(r.Header)
-		ctx = upstream.WithSeats(ctx, seats.Held())
-		rooms.proxy.Serve(sharing.hears(metered.opening(f), r, f), r.WithContext(ctx), f, func(result upstream.Result) {
+		rooms.proxy.Serve(sharing.hears(metered.opening(f), r, f), r.WithContext(upstream.WithSeats(ctx, seats.Held())), f, func(result upstream.Result) {
 			if f.Verb != "watch" {
 				sharing.observed(r, f, result.Code)
 			}
@@ -165,11 +163,11 @@ func (c corridor) reject(w http.ResponseWriter, seen *observation, f *flow.Reque
 
 // turnAway answers a request that admission did not let in; nil when its client did not wait for it.
 func (c corridor) turnAway(w http.ResponseWriter, seen *observation, f *flow.Request, turned *admit.Rejection) {
-	outcome := ledger.Outcome{Code: statusClientGone}
+	outcome := ledger.Outcome{Code: upstream.StatusClientClosed}
 	if turned == nil {
 		c.gate.ledger.Record(f, outcome)
 		seen.refused(f, &outcome)
-		w.WriteHeader(statusClientGone)
+		w.WriteHeader(upstream.StatusClientClosed)
 		return
 	}
 	status := turned.Status()
@@ -319,7 +317,7 @@ func (m *meter) outcome(f *flow.Request, result *upstream.Result) admit.Outcome 
 		o.Upstream = 0 // how long the API server itself would have taken is not known
 	}
 	o.TimedOut = errors.Is(result.Err, upstream.ErrNoAnswer) || result.Code == http.StatusGatewayTimeout
-	o.Failed = result.Err != nil && result.Code != statusClientGone
+	o.Failed = result.Err != nil && result.Code != upstream.StatusClientClosed
 	return o
 }
 

@@ -19,7 +19,6 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/admit"
-	"github.com/seakeep/seakeep/gate/admit/cost"
 	"github.com/seakeep/seakeep/gate/flow"
 	"github.com/seakeep/seakeep/gate/ledger"
 	"github.com/seakeep/seakeep/gate/relay"
@@ -212,11 +211,11 @@ func (o *ownWay) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	seats, turned := o.gate.enter(r.Context(), f, cost.ShapeOf(f, r))
+	seats, turned := o.gate.enter(r.Context(), f, r)
 	switch {
 	case turned != nil:
 		o.gate.ledger.Record(f, ledger.Outcome{Code: http.StatusTooManyRequests, RejectedBy: ledger.RejectedOverload + ":" + string(turned.Level)})
-		return turnedAway(r, turned)
+		return upstream.StatusResponse(r, turned.Status())
 	case seats == nil:
 		return nil, context.Cause(r.Context())
 	}

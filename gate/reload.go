@@ -100,20 +100,21 @@ func (g *Gate) use(cfg *v1alpha1.GateConfiguration, doc *config.Document) error 
 		seeing.close(g.observers.Load())
 		return err
 	}
+	undo := func() {
+		next.stop()
+		seeing.close(g.observers.Load())
+		sharing.close(g.relaying.Load())
+	}
 	var shipped []v1alpha1.LimitRule
 	if cfg.DefaultLimits == v1alpha1.Enabled {
 		shipped = limit.Shipped()
 	}
 	if err := g.limits.Configure(cfg.Limits, shipped); err != nil {
-		next.stop()
-		seeing.close(g.observers.Load())
-		sharing.close(g.relaying.Load())
+		undo()
 		return fmt.Errorf("compiling limits: %w", err)
 	}
 	if err := g.admission.Configure(cfg.Overload); err != nil {
-		next.stop()
-		seeing.close(g.observers.Load())
-		sharing.close(g.relaying.Load())
+		undo()
 		return fmt.Errorf("configuring admission: %w", err)
 	}
 	g.policy.use(cfg)

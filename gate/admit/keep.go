@@ -46,7 +46,7 @@ func (r *Room) restore() {
 // save keeps what was learned. A full disk costs a relearning and nothing else.
 func (r *Room) save() {
 	file := r.file()
-	if file == nil {
+	if file == nil || r.costs.Len() == 0 { // nothing is learned where nothing is admitted
 		return
 	}
 	costs, err := r.costs.Marshal()

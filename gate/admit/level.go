@@ -3,7 +3,7 @@ package admit
 import (
 	"context"
 	"hash/maphash"
-	"math"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +16,7 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/admit/cost"
 	"github.com/seakeep/seakeep/gate/flow"
+	"github.com/seakeep/seakeep/gate/limit"
 )
 
 // level is one level's queues. The queues' limit moves with the control plane's.
@@ -149,11 +150,12 @@ func (unmeasured) Add(float64)            {}
 func (unmeasured) SetToCurrentTime()      {}
 func (unmeasured) SetDenominator(float64) {}
 
-// retryAfter is how long a turned-away client of the level should stay away: about as long as those who wait now need, if
-// each of them takes as long as requests take on the average. In whole seconds, 1–30 s, spread over itself to its double, so
-// that those who are turned away together do not come back together.
-func (l *level) retryAfter(mean time.Duration, rand func() float64) time.Duration {
+// longestAway is the most that a client is told to stay away, before the jitter that may double it.
+const longestAway = 15 * time.Second
+
+// retryAfter is how long a turned-away client of the level should stay away: about as long as those who wait now need, if each
+// of them takes as long as requests take on the average.
+func (l *level) retryAfter(mean time.Duration) time.Duration {
 	rounds := float64(l.waiting.Load()) / float64(max(1, l.limit.Load()))
-	wait := min(15, max(1, rounds*mean.Seconds()))
-	return time.Duration(math.Round(wait*(1+rand()))) * time.Second
+	return limit.Jittered(min(longestAway, time.Duration(rounds*float64(mean))), rand.Float64)
 }

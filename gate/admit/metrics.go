@@ -41,9 +41,6 @@ func newMetrics(registerer prometheus.Registerer, r *Room) *metrics {
 			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"level"}),
 	}
-	for _, name := range v1alpha1.LevelNames {
-		m.of(name)
-	}
 	if registerer != nil {
 		registerer.MustRegister(m.admitted, m.rejected, m.gone, m.wait, &state{room: r})
 	}

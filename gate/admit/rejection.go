@@ -56,5 +56,5 @@ func (r *Rejection) Status() *metav1.Status {
 // reject counts a request that is turned away, or would be.
 func (r *Room) reject(s *Seats, reason Reason) *Rejection {
 	s.level.metrics.rejected[reason].Inc()
-	return &Rejection{Level: s.level.name, Reason: reason, RetryAfter: s.level.retryAfter(r.window.mean(s.level), random)}
+	return &Rejection{Level: s.level.name, Reason: reason, RetryAfter: s.level.retryAfter(r.window.mean(s.level))}
 }

@@ -9,7 +9,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -57,11 +56,10 @@ type Room struct {
 	// seats are the limit, bytes the bound on LISTs' answers under way.
 	seats, bytes atomic.Int64
 	// stalled are bytes of answers whose clients do not take them.
-	stalled   atomic.Int64
-	congested atomic.Bool
-	decision  atomic.Pointer[law.Decision]
-	window    window
-	wanted    chan struct{} // somebody waits: divide anew
+	stalled  atomic.Int64
+	decision atomic.Pointer[law.Decision]
+	window   window
+	wanted   chan struct{} // somebody waits: divide anew
 
 	recovery recovery // Run's
 	// rampWaiting is how many requests wait for the ramp.
@@ -179,9 +177,9 @@ func (s *settings) classify(f *flow.Request) int {
 	return len(v1alpha1.LevelNames) - 1
 }
 
-// Enter waits until the request may go on. Exactly one of the results is not nil, unless the context ended while it waited:
-// then both are. Done must be called when the request is over, however it ended.
-func (r *Room) Enter(ctx context.Context, f *flow.Request, shape cost.Shape) (*Seats, *Rejection) {
+// Enter waits until the request may go on; f is req's flow. One of the results is not nil, unless the context ended while it
+// waited: then both are nil. Done must be called when the request is over, however it ended.
+func (r *Room) Enter(ctx context.Context, f *flow.Request, req *http.Request) (*Seats, *Rejection) {
 	config := r.config.Load()
 	if config.Mode == v1alpha1.OverloadDisabled {
 		return &Seats{}, nil
@@ -190,6 +188,7 @@ func (r *Room) Enter(ctx context.Context, f *flow.Request, shape cost.Shape) (*S
 	if asked, ok := ctx.Value(onBehalf{}).(int); ok {
 		index = min(index, asked)
 	}
+	shape := cost.ShapeOf(f, req)
 	estimate := r.costs.Estimate(shape)
 	width := r.width(estimate, shape.Encodes())
 	l := r.levels[2*index]
@@ -301,8 +300,6 @@ func (r *Room) Run(ctx context.Context) {
 	defer ticks.Stop()
 	counts := time.NewTicker(countEvery)
 	defer counts.Stop()
-	divisions := time.NewTicker(redivide)
-	defer divisions.Stop()
 	saves := time.NewTicker(saveEvery)
 	defer saves.Stop()
 	r.restore()
@@ -314,7 +311,7 @@ func (r *Room) Run(ctx context.Context) {
 		case <-ticks.C:
 			r.follow(time.Now())
 		case <-counts.C:
-			if r.o.Stored != nil {
+			if r.o.Stored != nil && r.config.Load().Mode != v1alpha1.OverloadDisabled {
 				objects, watchers := r.o.Stored()
 				r.costs.SetObjects(objects)
 				r.costs.SetWatchers(watchers)
@@ -323,9 +320,11 @@ func (r *Room) Run(ctx context.Context) {
 			r.save()
 		case <-r.wanted:
 			r.divide()
+			stands := time.NewTimer(redivide)
 			select {
-			case <-divisions.C:
+			case <-stands.C:
 			case <-ctx.Done():
+				stands.Stop()
 				return
 			}
 		}
@@ -362,7 +361,6 @@ func (r *Room) follow(now time.Time) {
 	}
 	r.seats.Store(int64(max(1, d.Limit)))
 	r.bytes.Store(int64(d.ListBytes))
-	r.congested.Store(d.Congested)
 	r.divide()
 }
 
@@ -391,7 +389,7 @@ func (r *Room) ramped(ctx context.Context, s *Seats, index int, patience time.Du
 		}
 		if now.Add(after).After(deadline) || r.rampWaiting.Load() >= mostRamped {
 			rejection := r.reject(s, ReasonRamp)
-			rejection.RetryAfter = max(time.Second, time.Duration(math.Ceil(after.Seconds()))*time.Second)
+			rejection.RetryAfter = limit.Jittered(after, rand.Float64)
 			return false, rejection
 		}
 		r.rampWaiting.Add(1)
@@ -421,9 +419,3 @@ func (r *Room) Rank(f *flow.Request) int { return r.config.Load().classify(f) }
 
 // isRead is true for what the ramp bounds.
 func isRead(f *flow.Request) bool { return f.IsList() || f.Verb == "watch" }
-
-// random is for jitter.
-func random() float64 { return rand.Float64() }
-
-// tooMany is the only status of a rejection.
-const tooMany = http.StatusTooManyRequests

@@ -14,7 +14,6 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
-	"github.com/seakeep/seakeep/gate/admit/cost"
 	"github.com/seakeep/seakeep/gate/admit/law"
 	"github.com/seakeep/seakeep/gate/flow"
 )
@@ -46,7 +45,7 @@ func check(t *testing.T, err error) {
 }
 
 // of is a request of a user's, known by a certificate; "unverified" is nobody in particular at an address of its own.
-func of(user, verb, path string) (*flow.Request, cost.Shape) {
+func of(user, verb, path string) (*flow.Request, *http.Request) {
 	method := map[string]string{"get": http.MethodGet, "list": http.MethodGet, "watch": http.MethodGet, "create": http.MethodPost, "update": http.MethodPut, "patch": http.MethodPatch}[verb]
 	target := "https://gate" + path
 	if verb == "watch" {
@@ -68,7 +67,7 @@ func of(user, verb, path string) (*flow.Request, cost.Shape) {
 	if err != nil {
 		panic(err)
 	}
-	return f, cost.ShapeOf(f, r)
+	return f, r
 }
 
 func TestLevels(t *testing.T) {
@@ -124,10 +123,10 @@ type storm struct {
 }
 
 func (s *storm) send(user string, n int, takes time.Duration) {
-	f, shape := of(user, "get", "/api/v1/namespaces/a/pods/p")
+	f, request := of(user, "get", "/api/v1/namespaces/a/pods/p")
 	for range n {
 		s.done.Go(func() {
-			seats, rejection := s.room.Enter(context.Background(), f, shape)
+			seats, rejection := s.room.Enter(context.Background(), f, request)
 			if rejection != nil {
 				s.refused.Add(1)
 				return
@@ -154,9 +153,9 @@ func TestStorm(t *testing.T) {
 		s.send("system:serviceaccount:a:storm", 45, time.Second)
 		<-time.After(50 * time.Millisecond)
 		wait := func(user, verb, path string) time.Duration {
-			f, shape := of(user, verb, path)
+			f, request := of(user, verb, path)
 			since := time.Now()
-			seats, rejection := r.Enter(t.Context(), f, shape)
+			seats, rejection := r.Enter(t.Context(), f, request)
 			if rejection != nil {
 				t.Fatalf("%s was turned away: %+v", user, rejection)
 			}
@@ -206,8 +205,8 @@ func TestTurnedAway(t *testing.T) {
 		if full < 85 || full > 89 {
 			t.Errorf("%d were turned away at once; 10 may wait and 1–5 are served", full)
 		}
-		f, shape := of("system:serviceaccount:a:storm", "watch", "/api/v1/pods")
-		_, rejection := r.Enter(t.Context(), f, shape)
+		f, request := of("system:serviceaccount:a:storm", "watch", "/api/v1/pods")
+		_, rejection := r.Enter(t.Context(), f, request)
 		status := rejection.Status()
 		if rejection.Reason != ReasonQueueFull || status.Code != http.StatusTooManyRequests || status.Details.RetryAfterSeconds < 1 || status.Details.RetryAfterSeconds > 30 {
 			t.Errorf("a watch on a full queue got %+v", status)
@@ -218,7 +217,7 @@ func TestTurnedAway(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if seats, rejection := r.Enter(ctx, f, shape); seats != nil || rejection != nil {
+		if seats, rejection := r.Enter(ctx, f, request); seats != nil || rejection != nil {
 			t.Errorf("whoever left got %v, %v", seats, rejection)
 		}
 		s.done.Wait()
@@ -265,11 +264,11 @@ func TestBesideLists(t *testing.T) {
 		if !r.Status().Ramping {
 			t.Fatal("an API server of one second is not taken for one that comes back")
 		}
-		list, listShape := of("alice", "list", "/api/v1/pods")
+		list, listRequest := of("alice", "list", "/api/v1/pods")
 		for range 10 {
 			listing.Go(func() {
 				r.bytes.Store(1) // so that each takes all there is
-				seats, rejection := r.Enter(ctx, list, listShape)
+				seats, rejection := r.Enter(ctx, list, listRequest)
 				if rejection != nil {
 					t.Errorf("a LIST was turned away: %v", rejection.Reason)
 					return
@@ -279,9 +278,9 @@ func TestBesideLists(t *testing.T) {
 			})
 		}
 		<-time.After(100 * time.Millisecond)
-		get, getShape := of("bob", "get", "/api/v1/namespaces/a/pods/p")
+		get, getRequest := of("bob", "get", "/api/v1/namespaces/a/pods/p")
 		since := time.Now()
-		seats, rejection := r.Enter(ctx, get, getShape)
+		seats, rejection := r.Enter(ctx, get, getRequest)
 		if rejection != nil || time.Since(since) > 20*time.Millisecond {
 			t.Errorf("a GET beside LISTs: %v after %s", rejection, time.Since(since))
 		}
@@ -297,10 +296,10 @@ func TestBesideLists(t *testing.T) {
 func TestRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := open(t, configuration(5))
-		f, shape := of("system:serviceaccount:a:w", "watch", "/api/v1/pods")
+		f, request := of("system:serviceaccount:a:w", "watch", "/api/v1/pods")
 		var open []*Seats
 		for range 500 {
-			seats, rejection := r.Enter(t.Context(), f, shape)
+			seats, rejection := r.Enter(t.Context(), f, request)
 			if rejection != nil {
 				t.Fatal(rejection)
 			}
@@ -329,8 +328,8 @@ func TestReload(t *testing.T) {
 			t.Errorf("%d of 40 were served, at most %d at once", s.served.Load(), s.most.Load())
 		}
 		check(t, r.Configure(nil))
-		f, shape := of("alice", "get", "/api/v1/namespaces/a/pods/p")
-		if seats, rejection := r.Enter(t.Context(), f, shape); rejection != nil || seats.Held() != 1 {
+		f, request := of("alice", "get", "/api/v1/namespaces/a/pods/p")
+		if seats, rejection := r.Enter(t.Context(), f, request); rejection != nil || seats.Held() != 1 {
 			t.Error("switched off, it lets not everyone in")
 		}
 		verifyEmpty(t, r)
@@ -354,10 +353,10 @@ func BenchmarkEnter(b *testing.B) {
 	if err := r.Configure(configuration(1000)); err != nil {
 		b.Fatal(err)
 	}
-	f, shape := of("alice", "get", "/api/v1/namespaces/a/pods/p")
+	f, request := of("alice", "get", "/api/v1/namespaces/a/pods/p")
 	b.ReportAllocs()
 	for b.Loop() {
-		seats, rejection := r.Enter(context.Background(), f, shape)
+		seats, rejection := r.Enter(context.Background(), f, request)
 		if rejection != nil {
 			b.Fatal(fmt.Sprint(rejection.Reason))
 		}

@@ -144,6 +144,12 @@ func (r *Room) crowded(own int) bool {
 	return float64(held) > crowdedRatio*float64(r.seats.Load())
 }
 
+// congested is whether the law says that what requests take must not be learned from.
+func (r *Room) congested() bool {
+	d := r.decision.Load()
+	return d != nil && d.Congested
+}
+
 // observe takes what a finished request says of its like, and of how the API servers are.
 func (r *Room) observe(s *Seats, o Outcome) {
 	now := time.Now()
@@ -155,7 +161,7 @@ func (r *Room) observe(s *Seats, o Outcome) {
 			ratio, weight = x, w
 		}
 		r.costs.Observe(now, s.shape, cost.Sample{
-			Upstream: o.Upstream, Bytes: o.Bytes, Gzip: o.Gzip, Code: o.Code, Congested: r.congested.Load() || s.crowded || r.crowded(0),
+			Upstream: o.Upstream, Bytes: o.Bytes, Gzip: o.Gzip, Code: o.Code, Congested: r.congested() || s.crowded || r.crowded(0),
 		})
 	}
 	r.window.add(o, ratio, weight, s.level)

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
@@ -26,7 +27,7 @@ func (w *window) add(o Outcome, ratio, weight float64, l *level) {
 		w.passive.TimedOut++
 	case o.Code >= 500 || o.Failed:
 		w.passive.Errors++
-	case o.Code == tooMany:
+	case o.Code == http.StatusTooManyRequests:
 		w.passive.TooMany++
 	}
 	w.slowness += ratio * weight

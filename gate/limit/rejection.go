@@ -51,7 +51,7 @@ func (e *Engine) deny(name string, reason Reason, d denials) *Rejection {
 
 func (e *Engine) throttle(name string, refused *refusal, d denials) *Rejection {
 	r := &Rejection{Rule: name, Reason: string(refused.reason), Code: http.StatusTooManyRequests,
-		RetryAfter: e.jitter(refused.wait), Emergency: d.emergency, reason: refused.reason}
+		RetryAfter: Jittered(refused.wait, e.rand), Emergency: d.emergency, reason: refused.reason}
 	r.message = message(name, refused.reason, d) + fmt.Sprintf("; retry after %v", r.RetryAfter)
 	return r
 }
@@ -68,12 +68,12 @@ func message(name string, reason Reason, d denials) string {
 	return text
 }
 
-// jitter spreads a wait over itself to its double. Retry-After has whole seconds only; rounding at random keeps the
-// mean, where rounding up would bring everyone back in the same second.
-func (e *Engine) jitter(wait time.Duration) time.Duration {
-	s := max(wait, minWait).Seconds() * (1 + e.rand())
+// Jittered spreads a wait, of a second at least, over itself to its double; random returns numbers in [0,1). Retry-After has
+// whole seconds only; rounding at random keeps the mean, where rounding up would bring everyone back in the same second.
+func Jittered(wait time.Duration, random func() float64) time.Duration {
+	s := max(wait, minWait).Seconds() * (1 + random())
 	whole := math.Floor(s)
-	if e.rand() < s-whole {
+	if random() < s-whole {
 		whole++
 	}
 	return time.Duration(whole) * time.Second

@@ -125,8 +125,8 @@ func WriteEnded(w http.ResponseWriter, ctx context.Context, expired error) (int,
 	case errors.Is(cause, ErrEndStream):
 		status = endedStatus(cause)
 	default:
-		w.WriteHeader(statusClientClosed) // nobody reads it
-		return statusClientClosed, nil
+		w.WriteHeader(StatusClientClosed) // nobody reads it
+		return StatusClientClosed, nil
 	}
 	WriteStatus(w, status)
 	return int(status.Code), cause

@@ -293,7 +293,7 @@ func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 		WriteStatus(w, endedStatus(cause))
 	case r.Context().Err() != nil && cause != nil && errors.Is(cause, context.Canceled):
 		// The client is gone; nobody reads what is written here. 499 is for the ledger only.
-		w.WriteHeader(statusClientClosed)
+		w.WriteHeader(StatusClientClosed)
 	case fault != nil:
 		x.result.Err = fault
 		WriteStatus(w, badBodyStatus(fault))
@@ -314,5 +314,5 @@ func (p *Proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// statusClientClosed is what the ledger shows for a request whose client left before the answer (nginx's 499).
-const statusClientClosed = 499
+// StatusClientClosed is what the ledger shows for a request whose client left before the answer (nginx's 499).
+const StatusClientClosed = 499

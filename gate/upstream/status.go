@@ -1,9 +1,11 @@
 package upstream
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -17,21 +19,42 @@ import (
 // WriteStatus answers with a Kubernetes Status, and with Retry-After when the status says when to come back.
 // It is how every room of the gate speaks to a client, so that kubectl and client-go understand it.
 func WriteStatus(w http.ResponseWriter, status *metav1.Status) {
-	status.Kind, status.APIVersion, status.Status = "Status", "v1", metav1.StatusFailure
-	body, err := json.Marshal(status)
+	body, err := encodeStatus(w.Header(), status)
 	if err != nil {
 		http.Error(w, status.Message, int(status.Code))
 		return
 	}
-	header := w.Header()
+	w.WriteHeader(int(status.Code))
+	_, _ = w.Write(body) // the client may be gone; nothing else is to be done about it
+}
+
+// StatusResponse is the same as the answer of a RoundTripper, for what the gate asks on behalf of others: they get it as it is.
+func StatusResponse(r *http.Request, status *metav1.Status) (*http.Response, error) {
+	header := http.Header{}
+	body, err := encodeStatus(header, status)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Response{
+		Status: http.StatusText(int(status.Code)), StatusCode: int(status.Code), Proto: "HTTP/2.0", ProtoMajor: 2, Header: header,
+		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r,
+	}, nil
+}
+
+// encodeStatus completes a status, and sets the header of an answer that is one.
+func encodeStatus(header http.Header, status *metav1.Status) ([]byte, error) {
+	status.Kind, status.APIVersion, status.Status = "Status", "v1", metav1.StatusFailure
+	body, err := json.Marshal(status)
+	if err != nil {
+		return nil, err
+	}
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-cache, private")
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
 		header.Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
 	}
-	w.WriteHeader(int(status.Code))
-	_, _ = w.Write(body) // the client may be gone; nothing else is to be done about it
+	return body, nil
 }
 
 func unreachableStatus(server string, err error) *metav1.Status {

@@ -29,8 +29,12 @@ func wants(r *http.Request, f *flow.Request) choice.Request {
 
 type seatsKey struct{}
 
-// WithSeats says how many seats a request holds, so that it is counted as that many where servers are compared.
+// WithSeats says how many seats a request holds, so that it is counted as that many where servers are compared; without it,
+// as one.
 func WithSeats(ctx context.Context, seats int) context.Context {
+	if seats == 1 {
+		return ctx
+	}
 	return context.WithValue(ctx, seatsKey{}, seats)
 }
 
