@@ -17,17 +17,11 @@ import (
 	"github.com/seakeep/seakeep/gate/admit"
 )
 
-// overloadOptions are the flags of `gate overload`.
-type overloadOptions struct {
-	socket string
-	output string
-	watch  bool
-	period time.Duration
-}
-
 // newGateOverload is `seakeep gate overload`.
 func newGateOverload(env *Env) *cobra.Command {
-	var o overloadOptions
+	var view gateView
+	var watch bool
+	var period time.Duration
 	cmd := &cobra.Command{
 		Use:   "overload",
 		Short: "Show what the API servers can take, what binds it, and who holds it and waits for it",
@@ -40,39 +34,31 @@ PRESSURE is 1 where a signal makes the limit fall.`,
   seakeep gate overload --watch
   seakeep gate overload -o json`,
 		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runGateOverload(cmd.Context(), env, &o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if period < 100*time.Millisecond {
+				return usageError(fmt.Errorf("period must be ≥ 100ms, got %s", period), "see 'seakeep gate overload --help'")
+			}
+			if watch {
+				view.again = period
+			}
+			return runGateOverload(cmd.Context(), env, &view)
+		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&o.socket, "socket", defaultSocket, "the gate's admin socket")
-	flags.StringVarP(&o.output, "output", "o", "table", "table | json")
-	flags.BoolVarP(&o.watch, "watch", "w", false, "show again and again until interrupted")
-	flags.DurationVar(&o.period, "period", 2*time.Second, "how often, with --watch")
-	_ = cmd.MarkFlagFilename("socket")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	view.flags(cmd)
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show again and again until interrupted")
+	cmd.Flags().DurationVar(&period, "period", 2*time.Second, "how often, with --watch")
 	_ = cmd.RegisterFlagCompletionFunc("period", cobra.NoFileCompletions)
 	return cmd
 }
 
-func runGateOverload(ctx context.Context, env *Env, o *overloadOptions) error {
-	const hint = "see 'seakeep gate overload --help'"
-	switch {
-	case o.output != "table" && o.output != "json":
-		return usageError(fmt.Errorf("output must be table or json, got %q", o.output), hint)
-	case o.period < 100*time.Millisecond:
-		return usageError(fmt.Errorf("period must be ≥ 100ms, got %s", o.period), hint)
-	}
-	show := func(w io.Writer, s *admit.Status) error {
+func runGateOverload(ctx context.Context, env *Env, view *gateView) error {
+	return viewGate(ctx, env, view, "/v1/overload", func(w io.Writer, s *admit.Status) error {
 		if s.Mode == v1alpha1.OverloadDisabled {
 			fmt.Fprintln(env.Stderr, "nothing is admitted by cost: the gate's configuration has no field 'overload', or its mode is Disabled")
 			return nil
 		}
 		return writeOverload(w, s)
-	}
-	view := &gateView{socket: o.socket, output: o.output}
-	if o.watch {
-		view.again = o.period
-	}
-	return viewGate(ctx, env, view, "/v1/overload", show)
+	})
 }
 
 // writeOverload is a status as tables, the limit and what binds it first.

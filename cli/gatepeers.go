@@ -2,12 +2,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"text/tabwriter"
 	"time"
 
@@ -18,7 +14,7 @@ import (
 
 // newGatePeers is `seakeep gate peers`.
 func newGatePeers(env *Env) *cobra.Command {
-	var socket, output string
+	var view gateView
 	cmd := &cobra.Command{
 		Use:   "peers",
 		Short: "Show the other gates: who is reachable, each one's share of the budgets, clocks, and what does not work",
@@ -30,67 +26,29 @@ Exits with 3 when something does not work.`,
 		Example: `  seakeep gate peers
   seakeep gate peers -o json`,
 		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runGatePeers(cmd.Context(), env, socket, output) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runGatePeers(cmd.Context(), env, &view) },
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&socket, "socket", defaultSocket, "the gate's admin socket")
-	flags.StringVarP(&output, "output", "o", "table", "table | json")
-	_ = cmd.MarkFlagFilename("socket")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	view.flags(cmd)
 	return cmd
 }
 
-func runGatePeers(ctx context.Context, env *Env, socket, output string) error {
-	if output != "table" && output != "json" {
-		return usageError(fmt.Errorf("output must be table or json, got %q", output), "see 'seakeep gate peers --help'")
-	}
-	client := socketClient(socket)
-	defer client.CloseIdleConnections()
-	status, err := fetchPeers(ctx, client)
-	if err != nil {
-		return withHint(fmt.Errorf("asking the gate at %s: %w", socket, err),
-			"is the gate running on this host, and are you the user it runs as? --socket names another one")
-	}
+func runGatePeers(ctx context.Context, env *Env, view *gateView) error {
+	var status peers.Status
+	err := view.fetch(ctx, "/v1/peers", &status)
 	switch {
-	case output == "json":
-		err = writeJSON(env.Stdout, status, true)
+	case err != nil:
+		return err
+	case view.output == "json":
+		err = writeJSON(env.Stdout, &status, true)
 	case !status.Enabled:
 		fmt.Fprintln(env.Stderr, "this gate is alone: its configuration has no field 'peers'")
 	default:
-		err = writePeers(env.Stdout, status)
+		err = writePeers(env.Stdout, &status)
 	}
 	if err == nil && len(status.Problems) > 0 {
 		return findings()
 	}
 	return err
-}
-
-func fetchPeers(ctx context.Context, client *http.Client) (*peers.Status, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gate/v1/peers", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		var in *url.Error
-		if errors.As(err, &in) {
-			err = in.Err
-		}
-		return nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("it answered %s: %.200s", response.Status, body)
-	}
-	var status peers.Status
-	if err := json.Unmarshal(body, &status); err != nil {
-		return nil, fmt.Errorf("reading its answer: %w", err)
-	}
-	return &status, nil
 }
 
 func writePeers(w io.Writer, s *peers.Status) error {

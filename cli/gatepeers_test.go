@@ -2,9 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"net"
-	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,18 +18,7 @@ func TestGatePeers(t *testing.T) {
 			{Name: "c", State: peers.Away, AwaySeconds: 75, Share: &third},
 		},
 	}
-	leavesNothing(t)
-	socket := filepath.Join(t.TempDir(), "gate.sock")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/peers", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(status) })
-	server := &http.Server{Handler: mux}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close(); <-done })
+	socket := serveAdmin(t, map[string]any{"/v1/peers": &status})
 
 	code, stdout, stderr := runVerb(t, "gate", "peers", "--socket", socket)
 	if code != ExitOK {

@@ -29,17 +29,13 @@ named only is a client the policy spares, and why.`,
   seakeep gate clamp -o json`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var status clamp.Status
-			if err := view.fetch(cmd.Context(), "/v1/clamp", &status); err != nil {
-				return err
-			}
-			if view.output == "json" {
-				return writeJSON(env.Stdout, &status, true)
-			}
-			return writeClamp(env.Stdout, &status, view.n, rulesInShadow(cmd, &view))
+			return viewGate(cmd.Context(), env, &view, "/v1/clamp", func(w io.Writer, status *clamp.Status) error {
+				return writeClamp(w, status, view.n, rulesInShadow(cmd, &view))
+			})
 		},
 	}
 	view.flags(cmd)
+	view.limitFlag(cmd, "lines to show, 0 for all")
 	return cmd
 }
 
@@ -110,17 +106,13 @@ counted a second later, if none became free. 'seakeep gate replay-audit' answers
   seakeep emergency throttle --user-agent 'telemetry-agent/*' --concurrency 2 --shadow --for 30m --reason "would it hurt?"`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var status v1alpha1.ShadowStatus
-			if err := view.fetch(cmd.Context(), "/v1/shadow", &status); err != nil {
-				return err
-			}
-			if view.output == "json" {
-				return writeJSON(env.Stdout, &status, true)
-			}
-			return writeShadow(env.Stdout, &status, view.n)
+			return viewGate(cmd.Context(), env, &view, "/v1/shadow", func(w io.Writer, status *v1alpha1.ShadowStatus) error {
+				return writeShadow(w, status, view.n)
+			})
 		},
 	}
 	view.flags(cmd)
+	view.limitFlag(cmd, "lines to show, 0 for all")
 	return cmd
 }
 
@@ -163,21 +155,17 @@ StatefulSets, which add up.`,
   seakeep gate budgets`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var status budget.Status
-			if err := view.fetch(cmd.Context(), "/v1/budgets", &status); err != nil {
-				return err
-			}
-			if view.output == "json" {
-				return writeJSON(env.Stdout, &status, true)
-			}
-			if status.Mode == "" {
-				fmt.Fprintln(env.Stderr, "no budgets are read: the gate's configuration has no field 'budgets'")
-				return nil
-			}
-			return writeBudgets(env.Stdout, &status, view.n)
+			return viewGate(cmd.Context(), env, &view, "/v1/budgets", func(w io.Writer, status *budget.Status) error {
+				if status.Mode == "" {
+					fmt.Fprintln(env.Stderr, "no budgets are read: the gate's configuration has no field 'budgets'")
+					return nil
+				}
+				return writeBudgets(w, status, view.n)
+			})
 		},
 	}
 	view.flags(cmd)
+	view.limitFlag(cmd, "lines to show, 0 for all")
 	return cmd
 }
 

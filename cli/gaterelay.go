@@ -15,16 +15,9 @@ import (
 	"github.com/seakeep/seakeep/gate/relay"
 )
 
-// relayOptions are the flags of `gate relay`.
-type relayOptions struct {
-	socket string
-	n      int
-	output string
-}
-
 // newGateRelay is `seakeep gate relay`.
 func newGateRelay(env *Env) *cobra.Command {
-	var o relayOptions
+	var view gateView
 	cmd := &cobra.Command{
 		Use:   "relay",
 		Short: "Show which reads are shared: readers, hit ratio, bytes saved, age, and what is forwarded and why",
@@ -36,32 +29,20 @@ Counts are since the gate started. HIT is the share of answers that took no read
 		Example: `  seakeep gate relay
   seakeep gate relay --limit 0 -o json`,
 		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runGateRelay(cmd.Context(), env, &o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runGateRelay(cmd.Context(), env, &view) },
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&o.socket, "socket", defaultSocket, "the gate's admin socket")
-	flags.IntVarP(&o.n, "limit", "n", 20, "lines to show of keys and of watches, 0 for all")
-	flags.StringVarP(&o.output, "output", "o", "table", "table | json")
-	_ = cmd.MarkFlagFilename("socket")
-	_ = cmd.RegisterFlagCompletionFunc("limit", cobra.NoFileCompletions)
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	view.flags(cmd)
+	view.limitFlag(cmd, "lines to show of keys and of watches, 0 for all")
 	return cmd
 }
 
-func runGateRelay(ctx context.Context, env *Env, o *relayOptions) error {
-	const hint = "see 'seakeep gate relay --help'"
-	switch {
-	case o.output != "table" && o.output != "json":
-		return usageError(fmt.Errorf("output must be table or json, got %q", o.output), hint)
-	case o.n < 0:
-		return usageError(fmt.Errorf("limit must be ≥ 0, got %d", o.n), hint)
-	}
-	return viewGate(ctx, env, &gateView{socket: o.socket, output: o.output, name: "relay"}, "/v1/relay", func(w io.Writer, status *relay.Status) error {
+func runGateRelay(ctx context.Context, env *Env, view *gateView) error {
+	return viewGate(ctx, env, view, "/v1/relay", func(w io.Writer, status *relay.Status) error {
 		if !status.Enabled {
 			fmt.Fprintln(env.Stderr, "nothing is shared: the gate's configuration has no field 'relay'")
 			return nil
 		}
-		return writeRelay(w, status, o.n)
+		return writeRelay(w, status, view.n)
 	})
 }
 

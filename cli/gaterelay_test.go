@@ -2,9 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"net"
-	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,30 +10,6 @@ import (
 
 	"github.com/seakeep/seakeep/gate/relay"
 )
-
-// serveRelay answers GET /v1/relay on a socket, as a gate's admin endpoint does.
-func serveRelay(t *testing.T, status *relay.Status) (socket string) {
-	t.Helper()
-	leavesNothing(t)
-	socket = filepath.Join(t.TempDir(), "gate.sock")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/relay", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(status) })
-	server := &http.Server{Handler: mux}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(listener)
-	}()
-	t.Cleanup(func() {
-		_ = server.Close()
-		<-done
-	})
-	return socket
-}
 
 func relayStatus() *relay.Status {
 	s := &relay.Status{
@@ -75,7 +48,7 @@ func relayStatus() *relay.Status {
 
 func TestGateRelay(t *testing.T) {
 	status := relayStatus()
-	socket := serveRelay(t, status)
+	socket := serveAdmin(t, map[string]any{"/v1/relay": status})
 	for name, args := range map[string][]string{"relay.txt": nil, "relay-limited.txt": {"-n", "1"}} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := command(t, "", append([]string{"gate", "relay", "--socket", socket}, args...)...)
@@ -101,7 +74,7 @@ func TestGateRelay(t *testing.T) {
 }
 
 func TestGateRelayOfAGateWithout(t *testing.T) {
-	code, stdout, stderr := command(t, "", "gate", "relay", "--socket", serveRelay(t, &relay.Status{}))
+	code, stdout, stderr := command(t, "", "gate", "relay", "--socket", serveAdmin(t, map[string]any{"/v1/relay": &relay.Status{}}))
 	if code != ExitOK || stdout != "" || !strings.Contains(stderr, "nothing is shared") {
 		t.Errorf("code %d, stdout %q, stderr %q", code, stdout, stderr)
 	}

@@ -28,11 +28,15 @@ func (v *gateView) flags(cmd *cobra.Command) {
 	v.name = cmd.Name()
 	flags := cmd.Flags()
 	flags.StringVar(&v.socket, "socket", defaultSocket, "the gate's admin socket")
-	flags.IntVarP(&v.n, "limit", "n", 20, "lines to show, 0 for all")
 	flags.StringVarP(&v.output, "output", "o", "table", "table | json")
 	_ = cmd.MarkFlagFilename("socket")
-	_ = cmd.RegisterFlagCompletionFunc("limit", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// limitFlag adds how many lines are shown.
+func (v *gateView) limitFlag(cmd *cobra.Command, usage string) {
+	cmd.Flags().IntVarP(&v.n, "limit", "n", 20, usage)
+	_ = cmd.RegisterFlagCompletionFunc("limit", cobra.NoFileCompletions)
 }
 
 // fetch checks the flags and reads the answer of a path into result.
