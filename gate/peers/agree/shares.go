@@ -180,7 +180,11 @@ func (s *Shares) Step(now time.Time) (news bool) {
 		s.seq++
 	}
 	if s.everyoneAgrees() && !s.strangers {
+		before := s.bounds()
 		s.agreed, s.proposed, s.met = s.latest, map[string]int{}, true
+		if !maps.Equal(before, s.bounds()) {
+			s.seq++ // the others hold back what any of them believes another may be using
+		}
 	}
 	news = s.seq != s.told // what was heard is news as well: others wait to be told that it was
 	s.told = s.seq

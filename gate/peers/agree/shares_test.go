@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // world is some gates, a network that delays, loses, repeats and partitions, and one clock.
@@ -252,6 +254,32 @@ func TestSharesOfTheGone(t *testing.T) {
 				t.Errorf("it still knows %v", others)
 			}
 		})
+	}
+}
+
+// When nobody has news any more, everyone has heard what each of the others believes may be in use, and not what he believed
+// before others came: whoever is killed then keeps the part it had last.
+func TestLoweredBoundsAreNews(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newWorld(t, seed, 5*time.Minute)
+		for _, name := range []string{"g2", "g1", "g0"} {
+			w.start(name)
+			for range 20 {
+				w.now = w.now.Add(time.Second)
+				for _, name := range w.names() {
+					w.see(name)
+					w.step(name)
+				}
+				w.deliverAll()
+			}
+		}
+		for _, name := range w.names() {
+			for other, o := range w.gates[name].others {
+				if diff := cmp.Diff(w.gates[other].bounds(), o.word.Bounds); diff != "" {
+					t.Fatalf("seed %d: %s has heard of %s (-believed +heard)\n%s", seed, name, other, diff)
+				}
+			}
+		}
 	}
 }
 
