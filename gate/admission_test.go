@@ -130,17 +130,11 @@ func TestAdmission(t *testing.T) {
 		for range 40 {
 			client := n.HTTP(false, certificate)
 			asking.Go(func() {
-				request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL+path+"?watch=true&resourceVersion=0&timeoutSeconds=1", nil)
+				response, err := ask(ctx, client, n.URL+path+"?watch=true&resourceVersion=0&timeoutSeconds=1")
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				response, err := client.Do(request)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer response.Body.Close()
 				switch response.StatusCode {
 				case http.StatusOK:
 					well.Add(1)
@@ -214,6 +208,19 @@ func TestAdmission(t *testing.T) {
 	})
 }
 
+// ask returns an answer's head.
+func ask(ctx context.Context, client *http.Client, url string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	return response, response.Body.Close()
+}
+
 // askAll LISTs 30 times at once, and wants 30 answers.
 func askAll(t *testing.T, n *gatetest.Lane, path string) {
 	t.Helper()
@@ -222,17 +229,11 @@ func askAll(t *testing.T, n *gatetest.Lane, path string) {
 	for range 30 {
 		client := n.HTTP(true, certificate)
 		asking.Go(func() {
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.URL+path, nil)
+			response, err := ask(t.Context(), client, n.URL+path)
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			response, err := client.Do(request)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer response.Body.Close()
 			if response.StatusCode != http.StatusOK {
 				t.Errorf("status %s", response.Status)
 			}

@@ -24,6 +24,31 @@ type frozen struct {
 	Pods        int   `json:"pods"`
 }
 
+// UpPopulated is Up and Populate; with a folder it starts from the frozen lab there, which it makes first when there is none. On
+// an error nothing of it runs any more.
+func UpPopulated(ctx context.Context, o Options, frozen string) (*Lab, error) {
+	if frozen != "" {
+		if _, err := os.Stat(frozen); err == nil {
+			o.Restore = frozen
+		}
+	}
+	l, err := Up(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	err = l.Populate(ctx)
+	if err == nil && (frozen == "" || o.Restore != "") {
+		return l, nil
+	}
+	if err == nil {
+		err = l.Freeze(ctx, frozen)
+	}
+	if err = errors.Join(err, l.Down(context.WithoutCancel(ctx))); err != nil {
+		return nil, err
+	}
+	return UpPopulated(ctx, o, frozen)
+}
+
 // Freeze stops the lab and copies its etcd data and PKI to dir, so that labs with Options.Restore start from there in
 // seconds, as often as wanted. dir must not exist or be empty. After Freeze only Down is useful.
 func (l *Lab) Freeze(ctx context.Context, dir string) error {

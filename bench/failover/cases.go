@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seakeep/seakeep/bench/baseline"
+	"github.com/seakeep/seakeep/bench/door"
 	"github.com/seakeep/seakeep/bench/load"
 	"github.com/seakeep/seakeep/bench/result"
 	"github.com/seakeep/seakeep/bench/run"
@@ -161,9 +162,7 @@ func (r *rig) write(ctx context.Context, client *http.Client, url string, i int)
 // whole waits until the third API server is well, and both contenders think so. They find out by requests, so some are
 // sent; HAProxy does not tell, and gets a multiple of the time it takes.
 func (r *rig) whole(ctx context.Context) error {
-	err := run.Until(ctx, time.Minute, func(ctx context.Context) error {
-		return r.get(ctx, r.client(), r.lab.APIServerURL(servers-1)+"/readyz")
-	})
+	err := run.Until(ctx, time.Minute, door.Answers(r.lab.APIServerURL(servers-1), r.roots))
 	if err != nil {
 		return fmt.Errorf("waiting for the API server: %w", err)
 	}

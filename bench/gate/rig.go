@@ -67,7 +67,9 @@ func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, er
 		return nil, fmt.Errorf("finding the program under test: %w", err)
 	}
 	r.options.seakeep = program
-	if err := r.bringUp(ctx); err != nil {
+	r.say("bringing up a control plane with %d pods", o.pods)
+	r.lab, err = lab.UpPopulated(ctx, lab.Options{Dir: filepath.Join(r.dir, "lab"), Nodes: 50, Pods: o.pods, Seed: 1}, o.frozen)
+	if err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -99,32 +101,6 @@ func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, er
 		}
 	}
 	return r, r.pin()
-}
-
-// bringUp starts the populated control plane, from the frozen one if there is one.
-func (r *rig) bringUp(ctx context.Context) (err error) {
-	options := lab.Options{Dir: filepath.Join(r.dir, "lab"), Nodes: 50, Pods: r.options.pods, Seed: 1}
-	frozen := r.options.frozen
-	if frozen != "" {
-		if _, err := os.Stat(frozen); err == nil {
-			options.Restore = frozen
-		}
-	}
-	r.say("bringing up a control plane with %d pods", r.options.pods)
-	if r.lab, err = lab.Up(ctx, options); err != nil {
-		return err
-	}
-	err = r.lab.Populate(ctx)
-	if err == nil && frozen != "" && options.Restore == "" {
-		if err = r.lab.Freeze(ctx, frozen); err == nil {
-			r.Close()
-			return r.bringUp(ctx)
-		}
-	}
-	if err != nil {
-		r.Close()
-	}
-	return err
 }
 
 // Close takes everything down.

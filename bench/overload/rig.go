@@ -68,7 +68,14 @@ func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, er
 			r.Close()
 		}
 	}()
-	if err := r.bringUp(ctx); err != nil {
+	r.say("bringing up a control plane with %d nodes and %d pods", o.nodes, o.pods)
+	// It is bounded from the first turn on.
+	r.lab, err = lab.UpPopulated(ctx, lab.Options{
+		Dir: filepath.Join(r.dir, "lab"), Nodes: o.nodes, Pods: o.pods, Seed: 1,
+		// One who dies again and again is to be seen dying, not waited for.
+		Backoff: lab.Backoff{Initial: time.Second, Max: time.Second},
+	}, o.frozen)
+	if err != nil {
 		return nil, err
 	}
 	// From here on nothing works but what is measured; the nodes renew their leases by themselves.
@@ -93,36 +100,6 @@ func newRig(ctx context.Context, o options, dir string, say run.Say) (_ *rig, er
 		return nil, err
 	}
 	return r, r.openWays(ctx)
-}
-
-// bringUp starts the populated control plane, from the frozen one if there is one. It is bounded from the first turn on.
-func (r *rig) bringUp(ctx context.Context) (err error) {
-	o := lab.Options{
-		Dir: filepath.Join(r.dir, "lab"), Nodes: r.options.nodes, Pods: r.options.pods, Seed: 1,
-		// One who dies again and again is to be seen dying, not waited for.
-		Backoff: lab.Backoff{Initial: time.Second, Max: time.Second},
-	}
-	frozen := r.options.frozen
-	if frozen != "" {
-		if _, err := os.Stat(frozen); err == nil {
-			o.Restore = frozen
-		}
-	}
-	r.say("bringing up a control plane with %d nodes and %d pods", r.options.nodes, r.options.pods)
-	if r.lab, err = lab.Up(ctx, o); err != nil {
-		return err
-	}
-	if err := r.lab.Populate(ctx); err != nil {
-		return err
-	}
-	if frozen == "" || o.Restore != "" {
-		return nil
-	}
-	if err := r.lab.Freeze(ctx, frozen); err != nil {
-		return err
-	}
-	r.Close()
-	return r.bringUp(ctx)
 }
 
 // Close implements run.Rig.

@@ -76,7 +76,13 @@ func (r *rig) open(ctx context.Context, pods int) (err error) {
 			r.Close()
 		}
 	}()
-	if err := r.bringUp(ctx); err != nil {
+	frozen := r.options.frozen
+	if frozen != "" {
+		frozen = filepath.Join(frozen, strconv.Itoa(pods))
+	}
+	r.say("bringing up a control plane with %d pods", pods)
+	r.lab, err = lab.UpPopulated(ctx, lab.Options{Dir: filepath.Join(r.dir, fmt.Sprintf("lab-%d", pods)), Nodes: nodes, Pods: pods, Seed: 1}, frozen)
+	if err != nil {
 		return err
 	}
 	// From here on nothing works but what is measured.
@@ -107,33 +113,6 @@ func (r *rig) open(ctx context.Context, pods int) (err error) {
 		return err
 	}
 	return r.startBare(ctx)
-}
-
-// bringUp starts the populated control plane, from the frozen one if there is one.
-func (r *rig) bringUp(ctx context.Context) (err error) {
-	o := lab.Options{Dir: filepath.Join(r.dir, fmt.Sprintf("lab-%d", r.pods)), Nodes: nodes, Pods: r.pods, Seed: 1}
-	frozen := ""
-	if r.options.frozen != "" {
-		frozen = filepath.Join(r.options.frozen, strconv.Itoa(r.pods))
-		if _, err := os.Stat(frozen); err == nil {
-			o.Restore = frozen
-		}
-	}
-	r.say("bringing up a control plane with %d pods", r.pods)
-	if r.lab, err = lab.Up(ctx, o); err != nil {
-		return err
-	}
-	if err := r.lab.Populate(ctx); err != nil {
-		return err
-	}
-	if frozen == "" || o.Restore != "" {
-		return nil
-	}
-	if err := r.lab.Freeze(ctx, frozen); err != nil {
-		return err
-	}
-	r.Close()
-	return r.bringUp(ctx)
 }
 
 // Close implements run.Rig.

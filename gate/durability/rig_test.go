@@ -21,15 +21,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/emergency"
-	"github.com/seakeep/seakeep/gate"
 	"github.com/seakeep/seakeep/gate/gatetest"
 	"github.com/seakeep/seakeep/internal/auditlog"
-	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/internal/statefile"
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
@@ -61,20 +58,7 @@ func play(file string) error {
 			return err
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	registry := prometheus.NewRegistry()
-	g, err := gate.New(gate.Options{
-		Load: func() (*v1alpha1.GateConfiguration, *config.Document, error) {
-			return config.LoadKind[*v1alpha1.GateConfiguration](file, strings.NewReader(""))
-		},
-		ConfigFile: file, Version: "test", Gatherer: registry, Registerer: registry, Stdout: os.Stdout,
-		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	})
-	if err != nil {
-		return err
-	}
-	return g.Run(ctx)
+	return gatetest.Play(file, slog.LevelDebug)
 }
 
 func check(t testing.TB, err error) {

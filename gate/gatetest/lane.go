@@ -6,13 +6,16 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,15 +108,7 @@ func Serve(t testing.TB, l *lab.Lab, file string) *Lane {
 	t.Helper()
 	leftBehind := Snapshot()
 	n := &Lane{t: t, Lab: l, File: file, dir: filepath.Dir(file), Registry: prometheus.NewRegistry(), clients: &connections{open: map[net.Conn]struct{}{}}}
-	g, err := gate.New(gate.Options{
-		Load: func() (*v1alpha1.GateConfiguration, *config.Document, error) {
-			return config.LoadKind[*v1alpha1.GateConfiguration](file, strings.NewReader(""))
-		},
-		ConfigFile: file,
-		Gatherer:   n.Registry,
-		Registerer: n.Registry,
-		Log:        slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+	g, err := newGate(file, n.Registry, nil, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	check(t, err)
 	n.URL = "https://" + g.Address().String()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -136,6 +131,27 @@ func Serve(t testing.TB, l *lab.Lab, file string) *Lane {
 		leftBehind.Verify(t)
 	})
 	return n
+}
+
+func newGate(file string, registry *prometheus.Registry, stdout io.Writer, log *slog.Logger) (*gate.Gate, error) {
+	return gate.New(gate.Options{
+		Load: func() (*v1alpha1.GateConfiguration, *config.Document, error) {
+			return config.LoadKind[*v1alpha1.GateConfiguration](file, strings.NewReader(""))
+		},
+		ConfigFile: file, Version: "test", Gatherer: registry, Registerer: registry, Stdout: stdout, Log: log,
+	})
+}
+
+// Play is `seakeep gate --config file` in a test program that was started to be a gate: it ends with SIGTERM, and says on
+// standard error what is of that level.
+func Play(file string, level slog.Level) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	g, err := newGate(file, prometheus.NewRegistry(), os.Stdout, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
+	if err != nil {
+		return err
+	}
+	return g.Run(ctx)
 }
 
 // Stop stops the gate as SIGTERM does and waits for its end. It may be called more than once.

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,13 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/emergency"
-	"github.com/seakeep/seakeep/gate"
 	"github.com/seakeep/seakeep/gate/gatetest"
-	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
@@ -35,30 +30,13 @@ const playGate = "SEAKEEP_TEST_GATE"
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(playGate); file != "" {
-		if err := play(file); err != nil {
+		if err := gatetest.Play(file, slog.LevelInfo); err != nil {
 			fmt.Fprintln(os.Stderr, "error:", err)
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
-}
-
-func play(file string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	registry := prometheus.NewRegistry()
-	g, err := gate.New(gate.Options{
-		Load: func() (*v1alpha1.GateConfiguration, *config.Document, error) {
-			return config.LoadKind[*v1alpha1.GateConfiguration](file, strings.NewReader(""))
-		},
-		ConfigFile: file, Version: "test", Gatherer: registry, Registerer: registry, Stdout: os.Stdout,
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	})
-	if err != nil {
-		return err
-	}
-	return g.Run(ctx)
 }
 
 func check(t testing.TB, err error) {

@@ -6,16 +6,15 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/seakeep/seakeep/internal/testkit"
 )
 
 var update = flag.Bool("update", false, "write what was decided into the transcripts")
@@ -30,30 +29,7 @@ var update = flag.Bool("update", false, "write what was decided into the transcr
 //
 // A run ticks four times a second; each server is read once a second. What requests tell is for each tick. Below it stands,
 // with its time, every decision that differs from the one before in more than its words.
-func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, want)
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-there +now):\n%s", file, diff)
-			}
-		})
-	}
-}
+func TestTranscripts(t *testing.T) { testkit.Transcripts(t, *update, play) }
 
 type stage struct {
 	t       *testing.T

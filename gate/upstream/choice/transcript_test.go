@@ -5,15 +5,13 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/seakeep/seakeep/internal/testkit"
 )
 
 var update = flag.Bool("update", false, "write what was decided into the transcripts")
@@ -32,30 +30,7 @@ var update = flag.Bool("update", false, "write what was decided into the transcr
 // An answer closes its request unless that is a stream. "loose" is a request whose good answer proves nothing of etcd;
 // "ok-elsewhere" an answer that proves nothing. "N×" before a request repeats it and answers each with what follows "→";
 // "none" leaves them waiting, and "0s answer * ok" answers all of those.
-func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, want)
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-there +now):\n%s", file, diff)
-			}
-		})
-	}
-}
+func TestTranscripts(t *testing.T) { testkit.Transcripts(t, *update, play) }
 
 type stage struct {
 	t       *testing.T
