@@ -17,12 +17,15 @@ func TestSmuggling(t *testing.T) {
 	l := cluster(t)
 	n := gatetest.Open(t, l, gatetest.Options{})
 	api := recordOf(t, n)
+	// The API server may refuse before the fault is reached; and when it is reached while that answer is on its way, the
+	// connection is cut in the middle of it.
+	const malformedBody = "400 or 403 or "
 	const post = "/api/v1/namespaces/default/configmaps"
 	for name, test := range map[string]struct {
 		// raw has MARK for the marker and HIDDEN for a second request that bears it too.
 		raw string
-		// want are the gate's answers, and what they may be as well when the API server refuses before it reads the body. A
-		// second one means that the gate saw the second request as one of its own.
+		// want are the gate's answers, and what they may be as well. A second one means that the gate saw the second request
+		// as one of its own.
 		want string
 	}{
 		"CL.TE":                                     {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nContent-Type: application/json\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nHIDDEN", "403 403"},
@@ -41,10 +44,10 @@ func TestSmuggling(t *testing.T) {
 		"a negative length":                         {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nContent-Length: -1\r\n\r\nHIDDEN", "400"},
 		"a length in hexadecimal":                   {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nContent-Length: 0x0\r\n\r\nHIDDEN", "400"},
 		"a bare carriage return in a header":        {"GET " + secrets + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nA: b\r\rHIDDEN\r\n\r\n", "400"},
-		"a bare line feed ends a chunk's extension": {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nTransfer-Encoding: chunked\r\n\r\n2;\n{}\r\n0\r\n\r\nHIDDEN", "400 or 403"},
-		"a quoted chunk extension":                  {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=\"\r\n\r\n0\r\n\r\nHIDDEN\"\r\n{}\r\n0\r\n\r\n", "400 or 403"},
-		"a chunk size too large to count":           {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000002\r\n{}\r\n0\r\n\r\nHIDDEN", "400 or 403"},
-		"a chunk size with a sign":                  {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nTransfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\nHIDDEN", "400 or 403"},
+		"a bare line feed ends a chunk's extension": {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nTransfer-Encoding: chunked\r\n\r\n2;\n{}\r\n0\r\n\r\nHIDDEN", malformedBody},
+		"a quoted chunk extension":                  {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=\"\r\n\r\n0\r\n\r\nHIDDEN\"\r\n{}\r\n0\r\n\r\n", malformedBody},
+		"a chunk size too large to count":           {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000002\r\n{}\r\n0\r\n\r\nHIDDEN", malformedBody},
+		"a chunk size with a sign":                  {"POST " + post + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nTransfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\nHIDDEN", malformedBody},
 		"a body with a GET":                         {"GET " + secrets + " HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nContent-Length: LENGTH\r\n\r\nHIDDEN", "403"},
 		"a body with an upgrade that is refused":    {"POST /api/v1/namespaces/default/pods/x/exec?command=a HTTP/1.1\r\nHost: g\r\nUser-Agent: MARK\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: LENGTH\r\n\r\nHIDDEN", "403"},
 		"no host":                                   {"GET " + secrets + " HTTP/1.1\r\nUser-Agent: MARK\r\n\r\n", "400"},
@@ -72,7 +75,7 @@ func TestSmuggling(t *testing.T) {
 				t.Errorf("the gate answered %q, want %s", got, test.want)
 			}
 			seen := api.arrivals(t, mark)
-			if len(seen) > len(heard) {
+			if len(seen) > max(1, len(heard)) {
 				t.Errorf("the API server saw %d requests, the client got %d answers: %+v", len(seen), len(heard), seen)
 			}
 			for _, a := range seen {

@@ -211,13 +211,16 @@ func (r *rig) noLitter() {
 	r.t.Helper()
 	entries, err := os.ReadDir(r.state)
 	check(r.t, err)
-	litter := 0
+	// The last death may have been over one file of each kind.
+	litter := map[string]int{}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") {
-			litter++
+			litter[strings.TrimRight(e.Name(), "0123456789")]++
 		}
 	}
-	if litter > 1 { // of the last death
-		r.t.Errorf("%d temporary files were left behind: %v", litter, entries)
+	for name, n := range litter {
+		if n > 1 {
+			r.t.Errorf("%d temporary files %s… were left behind: %v", n, name, entries)
+		}
 	}
 }

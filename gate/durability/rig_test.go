@@ -58,7 +58,7 @@ func play(file string) error {
 			return err
 		}
 	}
-	return gatetest.Play(file, slog.LevelDebug)
+	return gatetest.Play(file, os.Stdout, os.Stderr, slog.LevelDebug)
 }
 
 func check(t testing.TB, err error) {

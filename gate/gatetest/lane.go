@@ -143,11 +143,11 @@ func newGate(file string, registry *prometheus.Registry, stdout io.Writer, log *
 }
 
 // Play is `seakeep gate --config file` in a test program that was started to be a gate: it ends with SIGTERM, and says on
-// standard error what is of that level.
-func Play(file string, level slog.Level) error {
+// stderr what is of that level.
+func Play(file string, stdout, stderr io.Writer, level slog.Level) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	g, err := newGate(file, prometheus.NewRegistry(), os.Stdout, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
+	g, err := newGate(file, prometheus.NewRegistry(), stdout, slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})))
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ const playGate = "SEAKEEP_TEST_GATE"
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(playGate); file != "" {
-		if err := gatetest.Play(file, slog.LevelInfo); err != nil {
+		if err := gatetest.Play(file, os.Stdout, os.Stderr, slog.LevelInfo); err != nil {
 			fmt.Fprintln(os.Stderr, "error:", err)
 			os.Exit(1)
 		}
