@@ -120,6 +120,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.gate.ledger.Record(f, outcome)
 	}
 	if !c.share(sharing, metered, r.WithContext(ctx), f, question, seen, done) {
+		account := pass
 		if question.Shared() && !c.gate.limits.SqueezedUntil().IsZero() {
 			own, rejection := c.gate.limits.Admit(f, end)
 			if rejection != nil {
@@ -127,8 +128,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 			defer own.Done()
-		} else {
-			pass.Forwarded()
+			account = own
 		}
 		seen.enter(tracing.Admit)
 		seats, turned := c.gate.enter(ctx, f, r)
@@ -137,6 +137,7 @@ func (c corridor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		defer seats.Release()
+		account.Seated(seats.Held())
 		metered.seats.Store(seats)
 		if f.LongRunning {
 			c.gate.ledger.Opened(f)

@@ -297,9 +297,12 @@ func (p *policing) nodes(rules *policy, cluster *budget.Cluster, usage limit.Usa
 // seats is how many seats all API servers have, and how that is known.
 func (p *policing) seats(rules *policy, cluster *budget.Cluster) (seats float64, source string) {
 	servers := max(1, len(p.gate.upstreams.Servers()))
+	limit := p.gate.admission.Limit()
 	switch {
 	case rules.clamp.Capacity > 0:
 		return float64(rules.clamp.Capacity), "configured"
+	case limit > 0: // a LIST holds up to ten of these, and one of those below
+		return float64(limit), "admission"
 	case cluster != nil && cluster.Processors > 0:
 		return float64(servers * cluster.Processors * seatsPerProcessor), "processors"
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/admin"
+	"github.com/seakeep/seakeep/gate/admit"
 	"github.com/seakeep/seakeep/gate/budget"
 	"github.com/seakeep/seakeep/gate/clamp"
 	"github.com/seakeep/seakeep/gate/flow"
@@ -48,9 +49,15 @@ func police(t *testing.T, dir string, change func(*v1alpha1.GateConfiguration)) 
 		opts: Options{Registerer: prometheus.NewRegistry()}, log: log, config: cfg, limits: limit.New(limit.Options{Clock: clock}),
 		upstreams: upstream.NewKeeper(nil, log),
 	}
+	var err error
+	if p.admission, err = admit.New(admit.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.admission.Configure(cfg.Overload); err != nil {
+		t.Fatal(err)
+	}
 	p.policy = newPolicing(p.Gate, cfg)
 	p.policy.use(cfg)
-	var err error
 	p.admin, err = admin.New(admin.Options{Config: cfg.Admin, StateDir: dir, Engine: p.limits, Clock: clock, Clamp: p.policy.clampStatus})
 	if err != nil {
 		t.Fatal(err)
@@ -87,6 +94,7 @@ func (p *policed) arrive(user string, source int) *limit.Rejection {
 	}
 	pass, rejection := p.limits.Admit(f, func(error) {})
 	if pass != nil {
+		pass.Seated(1)
 		p.passes = append(p.passes, pass)
 	}
 	return rejection
@@ -215,6 +223,19 @@ func TestGrowthClampInShadow(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	p.end()
+}
+
+// Where requests are admitted, a LIST holds up to ten seats; what they are held against must be in the same seats.
+func TestGrowthClampAgainstAdmission(t *testing.T) {
+	p := police(t, t.TempDir(), func(c *v1alpha1.GateConfiguration) {
+		c.Clamp.Capacity = 0
+		c.Overload = v1alpha1.NewGateOverload(v1alpha1.OverloadEnforce)
+		c.Overload.Limit.Initial = 120
+	})
+	p.look()
+	if s := p.policy.status; s.Capacity != 120 || s.CapacitySource != "admission" {
+		t.Errorf("%+v", s)
+	}
 }
 
 // What the cluster lives by is named and never clamped.

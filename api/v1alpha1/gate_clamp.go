@@ -33,8 +33,9 @@ type GateClamp struct {
 	HeadroomPercent int `json:"headroomPercent,omitempty"`
 	// Duration is how long a clamp lasts; it is prolonged while its cause persists. Default 10m, 1m–24h.
 	Duration *metav1.Duration `json:"duration,omitempty"`
-	// Capacity is how many seats all API servers together have. Default: four for each processor they say they use
-	// (GOMAXPROCS in their metrics), or eight for each API server that does not say.
+	// Capacity is how many seats all API servers together have. Default: the limit of overload, where that is on; else four for
+	// each processor they say they use (GOMAXPROCS in their metrics), or eight for each API server that does not say, and then
+	// a request is one seat whatever it asks for.
 	Capacity int `json:"capacity,omitempty"`
 	// Nodes is how many sources a client may come to have. Default: the nodes of the cluster, or the kubelets seen.
 	Nodes int `json:"nodes,omitempty"`

@@ -414,6 +414,14 @@ func OnBehalf(ctx context.Context, rank int) context.Context {
 	return context.WithValue(ctx, onBehalf{}, rank)
 }
 
+// Limit is how many seats there are for everybody now; 0 when nothing is admitted here.
+func (r *Room) Limit() int {
+	if r.config.Load().Mode == v1alpha1.OverloadDisabled {
+		return 0
+	}
+	return int(r.seats.Load())
+}
+
 // Rank is the place of a request's level among v1alpha1.LevelNames.
 func (r *Room) Rank(f *flow.Request) int { return r.config.Load().classify(f) }
 

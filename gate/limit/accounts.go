@@ -118,27 +118,26 @@ func (acc *account) advance(now time.Time) {
 	acc.allowance.advance(elapsed)
 }
 
-func (acc *account) begin(now time.Time, settled bool) {
+// hold changes how many seats are held; settled by a source past its start, charged to the account's budget.
+func (acc *account) hold(now time.Time, seats int, settled, charged bool) {
 	acc.mu.Lock()
 	defer acc.mu.Unlock()
 	acc.advance(now)
-	acc.held++
+	acc.held += seats
 	if settled {
-		acc.settledHeld++
+		acc.settledHeld += seats
+	}
+	if charged {
+		acc.allowance.seats += seats
 	}
 }
 
-func (acc *account) end(now time.Time, settled, charged bool, took time.Duration) {
+// uncharge ends a request that was charged to the account's budget; took are the seat-seconds it had, 0 for one that did not run.
+func (acc *account) uncharge(now time.Time, took float64) {
 	acc.mu.Lock()
 	defer acc.mu.Unlock()
 	acc.advance(now)
-	acc.held--
-	if settled {
-		acc.settledHeld--
-	}
-	if charged {
-		acc.allowance.end(took)
-	}
+	acc.allowance.end(took)
 }
 
 func (acc *account) refuse() {
@@ -236,42 +235,35 @@ func (acc *account) take(now time.Time) (c ClientUsage, idle bool) {
 type seat struct {
 	account *account
 	began   time.Time
-	settled bool // of a source past its start
-	charged bool // to the account's budget
-	held    bool
+	settled bool        // of a source past its start
+	charged bool        // to the account's budget
+	held    int         // seats
 	live    atomic.Bool // held, for who writes
 }
 
-// begin takes the seat, once.
-func (s *seat) begin(now time.Time) {
-	if s.held || s.account == nil {
+// begin takes the seats, once.
+func (s *seat) begin(now time.Time, seats int) {
+	if s.held > 0 || s.account == nil {
 		return
 	}
-	s.held, s.began = true, now
+	s.held, s.began = max(1, seats), now
 	s.live.Store(true)
-	s.account.begin(now, s.settled)
+	s.account.hold(now, s.held, s.settled, s.charged)
 }
 
-// end gives it back.
+// end gives them back, and the place in the account's budget.
 func (s *seat) end(now time.Time) {
-	if !s.held {
-		return
+	took := 0.0
+	if s.held > 0 {
+		took = float64(s.held) * now.Sub(s.began).Seconds()
+		s.live.Store(false)
+		s.account.hold(now, -s.held, s.settled, s.charged)
+		s.held = 0
 	}
-	s.held = false
-	s.live.Store(false)
-	s.account.end(now, s.settled, s.charged, now.Sub(s.began))
-}
-
-// uncharge takes back what a request that does not run was charged.
-func (s *seat) uncharge(e *Engine) {
-	if !s.charged {
-		return
+	if s.charged {
+		s.charged = false
+		s.account.uncharge(now, took)
 	}
-	s.charged = false
-	s.account.mu.Lock()
-	defer s.account.mu.Unlock()
-	s.account.advance(e.clock())
-	s.account.allowance.held--
 }
 
 // costs is true for a request that occupies the API server while it runs: a stream costs while it sends what exists.

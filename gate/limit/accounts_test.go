@@ -71,21 +71,24 @@ func TestUsageOfStreamsAndShares(t *testing.T) {
 	idle := admit(t, e, request("i", func(f *flow.Request) { f.Verb, f.LongRunning = "watch", true }))
 	share, _ := e.AdmitShared(request("s"), nil)
 	after, _ := e.AdmitShared(request("f"), nil)
-	after.Forwarded()
+	after.Seated(1)
+	waiting, _ := e.Admit(request("q"), nil)
+	wide, _ := e.Admit(request("l"), nil)
+	wide.Seated(10)
 	nobody := admit(t, e, request("unverified:10.0.0.1", func(f *flow.Request) { f.Caller.Certainty = flow.Unverified }))
 	c.add(time.Second)
 	watch.InitialEventsDone()
 	c.add(time.Second)
 	u := e.TakeUsage()
-	for user, want := range map[string]float64{"w": 1, "i": 0, "s": 0, "f": 2} {
+	for user, want := range map[string]float64{"w": 1, "i": 0, "s": 0, "f": 2, "q": 0, "l": 20} {
 		if got := usageOf(t, u, user).SeatSeconds; got != want {
 			t.Errorf("%s: %g seat-seconds, want %g", user, got, want)
 		}
 	}
-	if u.SeatSeconds != 5 || len(u.Clients) != 4 {
+	if u.SeatSeconds != 25 || len(u.Clients) != 6 {
 		t.Errorf("%g in all, %d clients: want those who cannot be verified in the sum and not by name", u.SeatSeconds, len(u.Clients))
 	}
-	for _, p := range []*Pass{watch, idle, share, after, nobody} {
+	for _, p := range []*Pass{watch, idle, share, after, waiting, wide, nobody} {
 		p.Done()
 	}
 }
@@ -126,6 +129,9 @@ func TestBudget(t *testing.T) {
 			if r.Reason != string(ReasonBudget) || r.Code != 429 || r.RetryAfter < time.Second || r.Rule != BudgetRule {
 				t.Fatalf("%+v", r)
 			}
+		}
+		if p != nil {
+			p.Seated(1)
 		}
 		c.add(took)
 		if p != nil {

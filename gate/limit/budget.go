@@ -13,7 +13,7 @@ import (
 const BudgetRule = "api-budget"
 
 // A budget is in seats: seat-seconds per second. It may be saved up for the start of a program, and a few requests may run at
-// once where the budget is a fraction of a seat. Raising either lets more through before the budget bites.
+// once where the budget is a fraction of a seat. A LIST that holds ten seats is charged ten. Raising either lets more through before the budget bites.
 const (
 	budgetSaved    = 5.0 // seconds of it
 	budgetLeast    = 2.0 // seat-seconds, whatever the rate: eighty small LISTs at a controller's start
@@ -55,8 +55,9 @@ func (b *Budgets) of(user string) float64 {
 type allowance struct {
 	rate    float64
 	balance float64
-	held    int
-	mean    float64 // seconds a request holds its seat
+	held    int     // requests, those too that wait for their seats
+	seats   int     // they hold
+	mean    float64 // seat-seconds of a request
 }
 
 func (a *allowance) saved() float64 { return max(budgetLeast, budgetSaved*a.rate) }
@@ -67,7 +68,7 @@ func (a *allowance) set(rate float64) {
 	case rate == a.rate:
 		return
 	case a.rate == 0:
-		*a = allowance{rate: rate, held: a.held, mean: budgetGuess.Seconds()}
+		*a = allowance{rate: rate, held: a.held, seats: a.seats, mean: budgetGuess.Seconds()}
 		a.balance = a.saved()
 	default:
 		a.rate = rate
@@ -77,7 +78,7 @@ func (a *allowance) set(rate float64) {
 
 func (a *allowance) advance(elapsed float64) {
 	if a.rate > 0 {
-		a.balance = min(a.saved(), a.balance+elapsed*(a.rate-float64(a.held)))
+		a.balance = min(a.saved(), a.balance+elapsed*(a.rate-float64(a.seats)))
 	}
 }
 
@@ -94,9 +95,11 @@ func (a *allowance) take() *refusal {
 	return nil
 }
 
-func (a *allowance) end(took time.Duration) {
+func (a *allowance) end(took float64) {
 	a.held--
-	a.mean += budgetMean * (took.Seconds() - a.mean)
+	if took > 0 {
+		a.mean += budgetMean * (took - a.mean)
+	}
 }
 
 func (a *allowance) settled() bool { return a.held == 0 && (a.rate == 0 || a.balance >= a.saved()) }

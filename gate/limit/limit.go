@@ -104,8 +104,8 @@ func (e *Engine) Configure(rules, shipped []v1alpha1.LimitRule) error {
 	return nil
 }
 
-// Admit decides on one request. Exactly one of the results is not nil. The Pass must be given Done when the response
-// is finished, however it finished. cancel ends the request when an emergency rule says so; the engine calls it at
+// Admit decides on one request. Exactly one of the results is not nil. The Pass must be told when the request is Seated, and
+// Done when the response is finished, however it finished. cancel ends the request when an emergency rule says so; the engine calls it at
 // most once, with an *EndedError, from whichever goroutine sets the rule.
 //
 // It takes about a microsecond, except that a request which finds only the places of its bucket taken may wait up to
@@ -143,9 +143,6 @@ func (e *Engine) admit(p *Pass) (*Pass, *Rejection) {
 		e.open.add(p)
 		if e.epoch.Load() == epoch {
 			e.metrics.admitted.Inc()
-			if !p.shared && costs(f) {
-				p.seat.begin(e.clock())
-			}
 			return p, nil
 		}
 		// A rule came into force after the decision and may have looked through the open requests before this one was

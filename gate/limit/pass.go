@@ -57,14 +57,17 @@ func (p *Pass) Wrote(n int64) {
 	}
 }
 
-// Forwarded says that a request which was to be answered from shared reads goes to the API server after all.
-func (p *Pass) Forwarded() {
-	if !p.shared || !costs(p.flow) || p.freed.Load() {
+// Seated says that the request goes to the API server now, and how many seats it holds there. Until then it costs its account
+// nothing: who waits in a queue, or is answered from shared reads, takes nothing from anybody.
+func (p *Pass) Seated(seats int) {
+	if !costs(p.flow) {
 		return
 	}
 	p.seatMu.Lock()
 	defer p.seatMu.Unlock()
-	p.seat.begin(p.engine.clock())
+	if !p.freed.Load() {
+		p.seat.begin(p.engine.clock(), seats)
+	}
 }
 
 // InitialEventsDone gives the places back while the request goes on: a watch has sent what existed, and from now on
@@ -104,7 +107,7 @@ func (p *Pass) drop() {
 		h.table.release(h.bucket)
 		h.table.forget(h.bucket)
 	}
-	p.seat.uncharge(p.engine)
+	p.seat.end(p.engine.clock())
 	p.holds = p.inline[:0]
 }
 

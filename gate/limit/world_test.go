@@ -75,6 +75,7 @@ func admit(t testing.TB, e *Engine, f *flow.Request) *Pass {
 	if r != nil {
 		t.Fatalf("rejected by %s for %s", r.Rule, r.Reason)
 	}
+	p.Seated(1)
 	return p
 }
 

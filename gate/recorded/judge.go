@@ -241,6 +241,7 @@ func (j *judge) judge(e *event) {
 		pass.Done() // how long it sent what exists is not in the log
 		return
 	}
+	pass.Seated(1) // what it would weigh in admission is not in the log
 	heap.Push(&j.running, ending{pass, j.now.Add(e.ended.Sub(e.received))})
 }
 
