@@ -200,7 +200,7 @@ func (r *Room) Enter(ctx context.Context, f *flow.Request, req *http.Request) (*
 		r.rehearse(ctx, s, index)
 		return s, nil
 	}
-	if ok, rejection := r.ramped(ctx, s, index, l.config.Load().MaxWait.Duration); !ok {
+	if ok, rejection := r.ramped(ctx, s, index, rampPatience); !ok {
 		return nil, rejection
 	}
 	waiting, cancel := context.WithTimeout(ctx, l.config.Load().MaxWait.Duration)
@@ -354,7 +354,7 @@ func (r *Room) follow(now time.Time) {
 		r.ramp.Begin(now, float64(r.seats.Load()))
 	}
 	d := r.law.Tick(now, law.Evidence{Servers: servers, Passive: passive})
-	r.ramp.Tick(now, d.Healthy)
+	r.ramp.Tick(now, recovering(&d), passive.SeatsWaiting/max(1, d.Limit))
 	r.mu.Unlock()
 	if before := r.decision.Swap(&d); before == nil || before.Signal != d.Signal {
 		r.o.Log.Debug("What binds the limit is another", "seats", int(d.Limit), "signal", d.Signal, "reason", d.Reason)
@@ -364,8 +364,23 @@ func (r *Room) follow(now time.Time) {
 	r.divide()
 }
 
+// recovering is how a control plane that comes back takes it.
+func recovering(d *law.Decision) ramp.State {
+	switch {
+	case d.Healthy:
+		return ramp.Well
+	case d.Busy:
+		return ramp.Busy
+	}
+	return ramp.Unwell
+}
+
 // mostRamped is how many requests wait at once for a control plane that comes back; the rest is told to come again.
 const mostRamped = 2000
+
+// rampPatience is how long each of them waits at most: an informer has no time limit of its own, and once it is turned away its
+// own pause, up to a minute, is what a recovery takes longest for.
+const rampPatience = 25 * time.Second
 
 // ramped is whether a LIST or a watch may begin, while a control plane comes back, after waiting at most patience for it. A
 // client that is turned away backs off for longer than the budget needs. Without a rejection its client has gone.

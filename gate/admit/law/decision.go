@@ -17,6 +17,9 @@ type Decision struct {
 	Congested bool
 	// Healthy is true while the control plane takes more than it is given; a recovery may go on.
 	Healthy bool
+	// Busy is true while processors are all that is short: it does what it can, and is slow for that alone. A recovery that
+	// ended here would leave them idle again.
+	Busy bool
 	// Signal is what binds now, and Reason says so in words.
 	Signal Signal
 	Reason string
@@ -80,11 +83,22 @@ func (l *Law) decide(now time.Time, e *Evidence, servers []*server, serving int,
 		}
 	}
 	d.Healthy = someone && most < 1 && l.window.errors() < errorsOver && (l.fell.IsZero() || now.Sub(l.fell) >= passiveReaction)
+	d.Busy = !d.Healthy && someone && l.busy(servers, d.Pressures)
 	l.explain(&d, e, servers, most, used, missing)
 	if !someone {
 		d.Signal, d.Reason = Gone, "no API server takes requests: it stays"
 	}
 	return d
+}
+
+// busy is true when processors are short and nothing else is. What requests take then follows from it.
+func (l *Law) busy(servers []*server, pressures map[Signal]float64) bool {
+	for signal, p := range pressures {
+		if p >= 1 && signal != CPU && signal != Latency {
+			return false
+		}
+	}
+	return l.window.errors() < errorsOver && l.short(servers)
 }
 
 // explain says what binds.

@@ -100,3 +100,32 @@ func wild(random *rand.Rand, d time.Duration) time.Duration {
 	}
 	return d
 }
+
+// Processors that are all at work are no reason to hold a recovery back, whatever requests take then; anything else is.
+func TestBusy(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change        func(*Reading, *Passive)
+		healthy, busy bool
+	}{
+		"little to do":      {func(r *Reading, p *Passive) { r.CPU, p.Slowness = 0.3, 1 }, true, false},
+		"processors":        {func(*Reading, *Passive) {}, false, true},
+		"and no leader":     {func(r *Reading, _ *Passive) { r.NoLeader = true }, false, false},
+		"and many errors":   {func(_ *Reading, p *Passive) { p.Errors = 15 }, false, false},
+		"and time-outs":     {func(_ *Reading, p *Passive) { p.TimedOut = 10 }, false, false},
+		"slow and not busy": {func(r *Reading, _ *Passive) { r.CPU = 0.3 }, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, now, d := New(Config{}), epoch, Decision{}
+			for range 40 {
+				now = now.Add(time.Second)
+				r := &Reading{At: now, Over: time.Second, Started: epoch, CPU: 1, CPUBound: 1, Resident: 500 << 20, MemoryBound: 8 << 30}
+				p := Passive{Finished: 40, Slowness: 6, SeatsInUse: 30}
+				tc.change(r, &p)
+				d = l.Tick(now, Evidence{Servers: []Server{{Name: "a", Serving: true, Reading: r}}, Passive: p})
+			}
+			if d.Healthy != tc.healthy || d.Busy != tc.busy {
+				t.Errorf("healthy %t, busy %t; pressures %v", d.Healthy, d.Busy, d.Pressures)
+			}
+		})
+	}
+}

@@ -187,7 +187,10 @@ func say(d *Decision) string {
 	if d.Congested {
 		states = append(states, "congested")
 	}
-	if !d.Healthy {
+	switch {
+	case d.Busy:
+		states = append(states, "busy")
+	case !d.Healthy:
 		states = append(states, "not healthy")
 	}
 	if len(states) == 0 {

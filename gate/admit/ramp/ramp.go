@@ -118,8 +118,20 @@ func (r *Ramp) Begin(now time.Time, seats float64) {
 	}
 }
 
-// Tick is called about four times a second, with whether the law calls the control plane healthy.
-func (r *Ramp) Tick(now time.Time, healthy bool) {
+// State is how the control plane is.
+type State int
+
+// The states. While it is Well the budgets grow, while it is Busy (processors are short, and nothing else) they stay: more would
+// only wait elsewhere, and less would leave it idle. Otherwise they shrink.
+const (
+	Unwell State = iota
+	Busy
+	Well
+)
+
+// Tick is called about four times a second. queued is what waits behind the ramp for seats, in limits: from one on nothing more
+// is let there, because who waits here is turned away later than in a queue.
+func (r *Ramp) Tick(now time.Time, state State, queued float64) {
 	elapsed := now.Sub(r.ticked)
 	if !r.active || elapsed <= 0 {
 		if elapsed < -maxGap { // the clock went back
@@ -133,14 +145,16 @@ func (r *Ramp) Tick(now time.Time, healthy bool) {
 	for i := range r.budgets {
 		b := &r.budgets[i]
 		switch {
-		case !healthy:
+		case state == Unwell:
 			b.rate = max(b.rate*math.Pow(shrink, seconds), b.first*leastRate)
 			b.tokens = min(b.tokens, mostSeats) // what was saved up while it was well
-		case b.held:
+		case state == Well && b.held && queued < 1:
 			b.rate = min(b.rate*math.Pow(growth, seconds), mostRate)
 		}
 		b.held = false
-		b.tokens = min(b.tokens+b.rate*seconds, max(b.rate, mostSeats))
+		if queued < 1 {
+			b.tokens = min(b.tokens+b.rate*seconds, max(b.rate, mostSeats))
+		}
 		if turned {
 			for l := range b.wanted {
 				b.wanted[l].before, b.wanted[l].now = b.wanted[l].now, 0

@@ -66,7 +66,7 @@ func (c *comeback) run(t *testing.T) time.Duration {
 	for i := 0; ; i++ {
 		c.now = c.now.Add(step)
 		if c.ramp != nil && i%25 == 0 {
-			c.ramp.Tick(c.now, float64(len(c.running)) <= c.memory)
+			c.ramp.Tick(c.now, c.state(), c.queued())
 		}
 		c.come()
 		c.serve(step.Seconds())
@@ -83,6 +83,26 @@ func (c *comeback) run(t *testing.T) time.Duration {
 			t.Fatalf("after half an hour %d of %d watch", watching, len(c.clients))
 		}
 	}
+}
+
+// state is what the law would say: processors that are all at work are busy.
+func (c *comeback) state() State {
+	switch n := float64(len(c.running)); {
+	case n > c.memory:
+		return Unwell
+	case n >= c.processors:
+		return Busy
+	}
+	return Well
+}
+
+// queued is what waits for seats, in limits.
+func (c *comeback) queued() float64 {
+	sum := 0.0
+	for _, x := range c.queue {
+		sum += x.ask.cost()
+	}
+	return sum / c.limit
 }
 
 func (c *comeback) come() {
@@ -158,7 +178,7 @@ func TestComeback(t *testing.T) {
 				before = with.done[level]
 			}
 			for i := range 80 {
-				with.ramp.Tick(with.now.Add(time.Duration(i)*250*time.Millisecond), true)
+				with.ramp.Tick(with.now.Add(time.Duration(i)*250*time.Millisecond), Well, 0)
 			}
 			if with.ramp.Active() {
 				t.Error("all are back, and the ramp is not over")
@@ -206,7 +226,7 @@ func TestHigherFirst(t *testing.T) {
 	now := epoch
 	for range 3 {
 		now = now.Add(250 * time.Millisecond)
-		r.Tick(now, true)
+		r.Tick(now, Well, 0)
 	}
 	if ok, _ := r.Admit(now, pods(v1alpha1.LevelBackground)); ok {
 		t.Error("background began while system was held")
@@ -216,7 +236,7 @@ func TestHigherFirst(t *testing.T) {
 	}
 }
 
-// It grows while the control plane is well, shrinks while it is not, and ends when nobody is held.
+// It grows while the control plane is well, stays while it is busy, shrinks while it is neither, and ends when nobody is held.
 func TestGrowsAndEnds(t *testing.T) {
 	r := New()
 	if ok, _ := r.Admit(epoch, Ask{}); !ok || r.Active() {
@@ -225,7 +245,7 @@ func TestGrowsAndEnds(t *testing.T) {
 	r.Begin(epoch, 40)
 	first, _ := r.Rates()
 	now := epoch
-	held := func(healthy bool, ticks int) float64 {
+	held := func(state State, queued float64, ticks int) float64 {
 		for range ticks {
 			for {
 				if ok, _ := r.Admit(now, Ask{Kind: List, Resource: "pods", Level: v1alpha1.LevelWorkload, Bytes: 1e6}); !ok {
@@ -233,24 +253,30 @@ func TestGrowsAndEnds(t *testing.T) {
 				}
 			}
 			now = now.Add(250 * time.Millisecond)
-			r.Tick(now, healthy)
+			r.Tick(now, state, queued)
 		}
 		rate, _ := r.Rates()
 		return rate
 	}
-	if rate := held(true, 4); rate < 1.5*first || rate > 2*first {
+	if rate := held(Well, 0, 4); rate < 1.5*first || rate > 2*first {
 		t.Errorf("after a second of health: from %v to %v", first, rate)
 	}
-	grown := held(true, 4)
-	if rate := held(false, 4); rate > 0.6*grown {
+	grown := held(Well, 0, 4)
+	if rate := held(Busy, 0, 8); rate != grown {
+		t.Errorf("while it is only busy: from %v to %v", grown, rate)
+	}
+	if rate := held(Well, 1, 8); rate != grown {
+		t.Errorf("while who began waits behind it: from %v to %v", grown, rate)
+	}
+	if rate := held(Unwell, 0, 4); rate > 0.6*grown {
 		t.Errorf("after a second of illness: from %v to %v", grown, rate)
 	}
-	if rate := held(false, 400); rate < leastRate*first {
+	if rate := held(Unwell, 0, 400); rate < leastRate*first {
 		t.Errorf("nothing may begin any more: %v", rate)
 	}
 	for range 200 {
 		now = now.Add(250 * time.Millisecond)
-		r.Tick(now, true)
+		r.Tick(now, Well, 0)
 	}
 	if r.Active() {
 		t.Error("nobody was held for long, and it is not over")
@@ -272,9 +298,9 @@ func TestAnyAsks(t *testing.T) {
 				r.Begin(now, random.Float64()*random.ExpFloat64()*1000-10)
 			case 1, 2, 3:
 				now = now.Add(time.Duration(random.IntN(1000)) * time.Millisecond)
-				r.Tick(now, random.IntN(3) > 0)
+				r.Tick(now, State(random.IntN(3)), random.Float64()*2)
 			case 4:
-				r.Tick(now.Add(-time.Hour), true)
+				r.Tick(now.Add(-time.Hour), Well, 0)
 			case 5, 6, 7, 8, 9:
 				if len(open) > 0 {
 					i := random.IntN(len(open))
@@ -308,7 +334,7 @@ func TestAnyAsks(t *testing.T) {
 			if now = now.Add(250 * time.Millisecond); i > 1000 {
 				t.Fatalf("seed %d: held for ever", seed)
 			}
-			r.Tick(now, false)
+			r.Tick(now, Unwell, 0)
 		}
 	}
 }
