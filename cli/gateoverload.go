@@ -102,6 +102,9 @@ func writeOverload(w io.Writer, s *admit.Status) error {
 	if s.Cost.Measured > 0 {
 		fmt.Fprintf(w, "; of %d predicted and measured the median is off by %.0f %% of the time and %.0f %% of the bytes", s.Cost.Measured, 100*s.Cost.SecondsError, 100*s.Cost.BytesError)
 	}
-	_, err := fmt.Fprintln(w, ".")
-	return err
+	fmt.Fprintln(w, ".")
+	if len(s.Callees) > 0 {
+		fmt.Fprintf(w, "API servers call %s: what they ask in turn is of the level callbacks.\n", strings.Join(s.Callees, ", "))
+	}
+	return nil
 }

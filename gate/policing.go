@@ -162,13 +162,14 @@ func (p *policing) withdraw(user string, rule imposed) {
 // settings tell the reading what to read.
 func (p *policing) settings() budget.Settings {
 	now := p.policy.Load()
+	s := budget.Settings{Callees: p.gate.admission.Limit() > 0}
 	switch {
 	case now.budgets != nil && now.budgets.Mode != v1alpha1.PolicyDisabled:
-		return budget.Settings{Refresh: now.budgets.Refresh.Duration, Declarations: true}
-	case now.clamp.Mode != v1alpha1.PolicyDisabled && (now.clamp.Nodes == 0 || now.clamp.Capacity == 0):
-		return budget.Settings{Refresh: 3 * time.Minute}
+		s.Refresh, s.Declarations = now.budgets.Refresh.Duration, true
+	case s.Callees, now.clamp.Mode != v1alpha1.PolicyDisabled && (now.clamp.Nodes == 0 || now.clamp.Capacity == 0):
+		s.Refresh = 3 * time.Minute
 	}
-	return budget.Settings{}
+	return s
 }
 
 // RoundTrip implements http.RoundTripper: the gate's own way, as the policy's user.
@@ -183,6 +184,11 @@ func (p *policing) RoundTrip(r *http.Request) (*http.Response, error) {
 // changed takes what was read of the cluster.
 func (p *policing) changed(c *budget.Cluster) {
 	p.cluster.Store(c)
+	callees := make([]string, len(c.Callees))
+	for i, callee := range c.Callees {
+		callees[i] = callee.User
+	}
+	p.gate.admission.SetCallees(callees)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.enforceBudgets(p.policy.Load())

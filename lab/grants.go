@@ -37,6 +37,9 @@ var grants = map[Identity][]rbacv1.PolicyRule{
 	User("seakeep:policy"): {
 		rule("", []string{"nodes", "serviceaccounts"}, "list"),
 		rule("apps", []string{"daemonsets", "deployments", "statefulsets"}, "list"),
+		rule("admissionregistration.k8s.io", []string{"validatingwebhookconfigurations", "mutatingwebhookconfigurations"}, "list"),
+		rule("apiregistration.k8s.io", []string{"apiservices"}, "list"),
+		rule("", []string{"services", "pods"}, "list"),
 		{NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}},
 	},
 	// What the API server needs of kubelets, for logs and exec; kubeadm puts this user into system:masters.

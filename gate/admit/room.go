@@ -48,7 +48,8 @@ type Room struct {
 	metrics *metrics
 	costs   *cost.Model
 
-	config atomic.Pointer[settings]
+	config  atomic.Pointer[settings]
+	callees atomic.Pointer[map[string]bool] // users whom API servers call
 	// levels are the queues, two for each of v1alpha1.LevelNames: at 2i those of requests that take one seat, and after them
 	// those of the others. They are made once.
 	levels []*level
@@ -74,6 +75,7 @@ type Room struct {
 type settings struct {
 	*v1alpha1.GateOverload
 	sorts []sort
+	own   int // how many of them are the operator's, and come first
 }
 
 // sort is a compiled rule.
@@ -130,7 +132,7 @@ func (r *Room) Configure(c *v1alpha1.GateOverload) error {
 	if c == nil {
 		c = v1alpha1.NewGateOverload(v1alpha1.OverloadDisabled)
 	}
-	next := &settings{GateOverload: c}
+	next := &settings{GateOverload: c, own: len(c.Rules)}
 	for _, rule := range slices.Concat(c.Rules, Shipped()) {
 		match, err := limit.NewMatcher(&rule.Match)
 		if err != nil {
@@ -166,15 +168,34 @@ func levelIndex(name v1alpha1.LevelName) int {
 	return len(v1alpha1.LevelNames) - 1
 }
 
+// SetCallees says whom API servers call: what these users ask is asked for a request that holds seats already, and must not
+// wait behind others of its kind. What they read of the whole cluster is no part of that, and waits as everybody's.
+func (r *Room) SetCallees(users []string) {
+	set := make(map[string]bool, len(users))
+	for _, user := range users {
+		set[user] = true
+	}
+	r.callees.Store(&set)
+}
+
 // classify sorts a request into a level.
-func (s *settings) classify(f *flow.Request) int {
+func (r *Room) classify(s *settings, f *flow.Request) int {
 	subject := limit.SubjectOf(f)
 	for i := range s.sorts {
+		if i == s.own && r.called(f) {
+			return levelIndex(v1alpha1.LevelCallbacks)
+		}
 		if s.sorts[i].match.Matches(&subject) {
 			return s.sorts[i].level
 		}
 	}
 	return len(v1alpha1.LevelNames) - 1
+}
+
+// called is whether a request may be part of one that an API server waits for.
+func (r *Room) called(f *flow.Request) bool {
+	set := r.callees.Load()
+	return set != nil && (*set)[f.Caller.User] && f.Caller.Certainty != flow.Unverified && !f.LongRunning && (f.Verb != "list" || f.Scope != v1alpha1.ScopeCluster)
 }
 
 // Enter waits until the request may go on; f is req's flow. One of the results is not nil, unless the context ended while it
@@ -184,7 +205,7 @@ func (r *Room) Enter(ctx context.Context, f *flow.Request, req *http.Request) (*
 	if config.Mode == v1alpha1.OverloadDisabled {
 		return &Seats{}, nil
 	}
-	index := config.classify(f)
+	index := r.classify(config, f)
 	if asked, ok := ctx.Value(onBehalf{}).(int); ok {
 		index = min(index, asked)
 	}
@@ -438,7 +459,7 @@ func (r *Room) Limit() int {
 }
 
 // Rank is the place of a request's level among v1alpha1.LevelNames.
-func (r *Room) Rank(f *flow.Request) int { return r.config.Load().classify(f) }
+func (r *Room) Rank(f *flow.Request) int { return r.classify(r.config.Load(), f) }
 
 // isRead is true for what the ramp bounds.
 func isRead(f *flow.Request) bool { return f.IsList() || f.Verb == "watch" }

@@ -105,6 +105,41 @@ func TestLevels(t *testing.T) {
 	}
 }
 
+// What a webhook asks while it is asked does not wait behind those who wait for it; its reads of whole kinds do.
+func TestCallees(t *testing.T) {
+	c := configuration(10)
+	c.Rules = []v1alpha1.OverloadRule{{Name: "batch", Match: v1alpha1.LimitMatch{Users: []string{"system:serviceaccount:hooks:slow"}}, Level: v1alpha1.LevelBackground}}
+	r := open(t, c)
+	const hook = "system:serviceaccount:hooks:policy"
+	level := func(user, verb, path string) v1alpha1.LevelName {
+		f, _ := of(user, verb, path)
+		return v1alpha1.LevelNames[r.Rank(f)]
+	}
+	if got := level(hook, "get", "/api/v1/namespaces/a/pods/p"); got != v1alpha1.LevelWorkload {
+		t.Errorf("before it is known: %s", got)
+	}
+	r.SetCallees([]string{hook, "system:serviceaccount:hooks:slow", "unverified:10.1.2.3"})
+	for _, c := range []struct {
+		user, verb, path string
+		want             v1alpha1.LevelName
+	}{
+		{hook, "get", "/api/v1/namespaces/a/pods/p", v1alpha1.LevelCallbacks},
+		{hook, "list", "/api/v1/namespaces/a/configmaps", v1alpha1.LevelCallbacks},
+		{hook, "create", "/api/v1/namespaces/a/events", v1alpha1.LevelCallbacks},
+		{hook, "list", "/api/v1/pods", v1alpha1.LevelWorkload},
+		{hook, "watch", "/api/v1/namespaces/a/pods", v1alpha1.LevelWorkload},
+		{"system:serviceaccount:hooks:slow", "get", "/api/v1/namespaces/a/pods/p", v1alpha1.LevelBackground},
+		{"", "get", "/api/v1/namespaces/a/pods/p", v1alpha1.LevelWorkload},
+	} {
+		if got := level(c.user, c.verb, c.path); got != c.want {
+			t.Errorf("%s %s %s: level %s, want %s", c.user, c.verb, c.path, got, c.want)
+		}
+	}
+	if got := r.Status().Callees; len(got) != 3 {
+		t.Errorf("%v", got)
+	}
+}
+
 // An operator's rule comes first.
 func TestRulesComeFirst(t *testing.T) {
 	c := configuration(10)

@@ -1,6 +1,8 @@
 package admit
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
@@ -27,6 +29,8 @@ type Status struct {
 	// Servers are the API servers' parts of the limit.
 	Servers []ServerStatus `json:"servers,omitempty"`
 	Cost    CostStatus     `json:"cost"`
+	// Callees are the users whom API servers call (webhooks, aggregated API servers), ordered: what they ask is of callbacks.
+	Callees []string `json:"callees"`
 }
 
 // LevelStatus is one level's part; all but the counts are in seats.
@@ -86,6 +90,10 @@ func (r *Room) Status() Status {
 	}
 	errors := r.costs.Errors().All
 	s.Cost = CostStatus{Shapes: r.costs.Len(), Measured: errors.Samples, SecondsError: errors.Seconds, BytesError: errors.Bytes}
+	s.Callees = []string{}
+	if set := r.callees.Load(); set != nil {
+		s.Callees = slices.Sorted(maps.Keys(*set))
+	}
 	r.mu.Lock()
 	s.Ramping = r.ramp.Active()
 	r.mu.Unlock()

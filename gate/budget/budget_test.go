@@ -70,13 +70,28 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return o
 	}
+	asked := r.URL.Path
+	if strings.Contains(asked, "/namespaces/") {
+		asked += "?" + r.URL.RawQuery
+	}
+	hook := func(namespace, name string) map[string]any {
+		return map[string]any{"clientConfig": map[string]any{"service": map[string]any{"namespace": namespace, "name": name}}}
+	}
 	pages := map[string][][]map[string]any{
+		configurations[0]: {{{"webhooks": []any{hook("hooks", "policy"), hook("hooks", "policy")}}}, {{"webhooks": []any{map[string]any{"clientConfig": map[string]any{"url": "https://outside"}}}}}},
+		configurations[1]: {{{"webhooks": []any{hook("hooks", "gone"), hook("hooks", "external")}}}},
+		configurations[2]: {{{"spec": map[string]any{"service": map[string]any{"namespace": "metrics", "name": "server"}}}, {"spec": map[string]any{"group": "local"}}}},
+		"/api/v1/namespaces/hooks/services?fieldSelector=metadata.name%3Dpolicy":                      {{{"spec": map[string]any{"selector": map[string]string{"app": "policy", "a": "b"}}}}},
+		"/api/v1/namespaces/hooks/services?fieldSelector=metadata.name%3Dexternal":                    {{{"spec": map[string]any{}}}},
+		"/api/v1/namespaces/metrics/services?fieldSelector=metadata.name%3Dserver":                    {{{"spec": map[string]any{"selector": map[string]string{"app": "server"}}}}},
+		"/api/v1/namespaces/hooks/pods?labelSelector=a%3Db%2Capp%3Dpolicy&limit=20&resourceVersion=0": {{{"spec": map[string]any{"serviceAccountName": "policy"}}, {"spec": map[string]any{"serviceAccountName": "policy"}}, {"spec": map[string]any{}}}},
+		"/api/v1/namespaces/metrics/pods?labelSelector=app%3Dserver&limit=20&resourceVersion=0":       {{{"spec": map[string]any{"serviceAccountName": "metrics-server"}}}},
 		"/api/v1/serviceaccounts":    {{object("sa", "seats=1", ""), {"metadata": map[string]any{"namespace": "ns", "name": "silent"}}}, {object("sb", "nonsense", "")}},
 		"/apis/apps/v1/daemonsets":   {{object("ds", "seats-per-node=0.5", "agent")}},
 		"/apis/apps/v1/deployments":  {{object("dep", "seats=2", "")}},
 		"/apis/apps/v1/statefulsets": {{}},
 		"/api/v1/nodes":              {{object("node", "x", "")}},
-	}[r.URL.Path]
+	}[asked]
 	n := 0
 	if next := r.URL.Query().Get("continue"); next != "" {
 		_, _ = fmt.Sscan(next, &n)
@@ -88,7 +103,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/api/v1/nodes" {
 		meta["remainingItemCount"] = 299
 	}
-	_ = json.NewEncoder(w).Encode(map[string]any{"metadata": meta, "items": pages[n]})
+	var items []map[string]any
+	if n < len(pages) {
+		items = pages[n]
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"metadata": meta, "items": items})
 }
 
 // to sends every request to the test's server.
@@ -115,7 +134,7 @@ func TestReading(t *testing.T) {
 	var last *Cluster
 	s := &server{}
 	r := reading(t, dir, s, func(c *Cluster) { last = c })
-	if err := r.read(t.Context(), true); err != nil {
+	if err := r.read(t.Context(), Settings{Declarations: true}); err != nil {
 		t.Fatal(err)
 	}
 	if last.Nodes != 300 || last.Processors != 4 || len(last.Declarations) != 4 {
@@ -127,14 +146,14 @@ func TestReading(t *testing.T) {
 	}
 	// What cannot be read again stays, over a restart too.
 	s.broken = "/apis/apps/v1/deployments"
-	if err := r.read(t.Context(), true); err == nil {
+	if err := r.read(t.Context(), Settings{Declarations: true}); err == nil {
 		t.Error("no error")
 	}
 	again := reading(t, dir, &server{denied: "/api/v1/nodes"}, func(c *Cluster) { last = c })
 	if len(last.Declarations) != 4 || last.Nodes != 300 {
 		t.Errorf("after a restart: %+v", last)
 	}
-	if err := again.read(t.Context(), false); err == nil || !strings.Contains(err.Error(), "403") {
+	if err := again.read(t.Context(), Settings{}); err == nil || !strings.Contains(err.Error(), "403") {
 		t.Errorf("denied: %v", err)
 	}
 	if _, err := again.Now(); err == nil {
@@ -149,14 +168,35 @@ func TestReading(t *testing.T) {
 func TestReadingOfTheSize(t *testing.T) {
 	s := &server{}
 	r := reading(t, t.TempDir(), s, func(*Cluster) {})
-	if err := r.read(t.Context(), false); err != nil {
+	if err := r.read(t.Context(), Settings{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.read(t.Context(), false); err != nil {
+	if err := r.read(t.Context(), Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := strings.Join(s.asked, " "); got != "/api/v1/nodes /metrics /api/v1/nodes" {
 		t.Errorf("asked for %s", got)
+	}
+}
+
+// Whom API servers call is who stands behind the Services that configurations name; what is gone or outside is nobody.
+func TestCallees(t *testing.T) {
+	var last *Cluster
+	s := &server{}
+	r := reading(t, t.TempDir(), s, func(c *Cluster) { last = c })
+	if err := r.read(t.Context(), Settings{Callees: true}); err != nil {
+		t.Fatal(err)
+	}
+	want := []Callee{
+		{"system:serviceaccount:hooks:default", "hooks/policy"}, {"system:serviceaccount:hooks:policy", "hooks/policy"},
+		{"system:serviceaccount:metrics:metrics-server", "metrics/server"},
+	}
+	if diff := cmp.Diff(want, last.Callees); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	s.denied = configurations[2]
+	if err := r.read(t.Context(), Settings{Callees: true}); err == nil || len(last.Callees) != 3 {
+		t.Errorf("what was known is lost: %v, %v", err, last.Callees)
 	}
 }
 

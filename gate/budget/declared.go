@@ -30,6 +30,8 @@ type Cluster struct {
 	Processors int `json:"processors"`
 	// Declarations are ordered by account, kind and name.
 	Declarations []Declaration `json:"declarations"`
+	// Callees are ordered by Service and name.
+	Callees []Callee `json:"callees,omitempty"`
 }
 
 const kindAccount = "ServiceAccount"

@@ -1,4 +1,5 @@
-// Package budget reads what workloads declare they need of the API, and how large the cluster is that they need it in.
+// Package budget reads what workloads declare they need of the API, how large the cluster is that they need it in, and which
+// of them API servers call.
 //
 // A declaration is the annotation seakeep.dev/api-budget on a ServiceAccount, or on a workload, whose pod template says whose
 // budget it is. They are read with the gate's own identity, a page at a time every few minutes, and kept on disk: what was read

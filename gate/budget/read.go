@@ -17,6 +17,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 )
@@ -54,8 +55,30 @@ type item struct {
 				ServiceAccountName string `json:"serviceAccountName"`
 			} `json:"spec"`
 		} `json:"template"`
+		ServiceAccountName string   `json:"serviceAccountName"` // a pod's
+		Selector           selector `json:"selector"`           // a Service's
+		Service            service  `json:"service"`            // an APIService's
 	} `json:"spec"`
+	Webhooks []struct {
+		ClientConfig struct {
+			Service service `json:"service"`
+		} `json:"clientConfig"`
+	} `json:"webhooks"`
 }
+
+// selector is a Service's. A workload's has another form, and is not read.
+type selector struct{ labels map[string]string }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *selector) UnmarshalJSON(data []byte) error {
+	if err := json.Unmarshal(data, &s.labels); err != nil {
+		s.labels = nil
+	}
+	return nil
+}
+
+// String is the selector as a query says it.
+func (s selector) String() string { return labels.Set(s.labels).String() }
 
 type page struct {
 	Metadata metav1.ListMeta `json:"metadata"`
@@ -103,7 +126,11 @@ func (r *reader) declarations(ctx context.Context) ([]Declaration, error) {
 func (r *reader) list(ctx context.Context, path, accept string, each func([]item) error) error {
 	next := ""
 	for range maxPages {
-		p, err := r.page(ctx, path, accept, pageSize, next)
+		query := url.Values{"limit": {strconv.Itoa(pageSize)}}
+		if next != "" {
+			query.Set("continue", next)
+		}
+		p, err := r.page(ctx, path, accept, query)
 		if err != nil {
 			return err
 		}
@@ -117,11 +144,7 @@ func (r *reader) list(ctx context.Context, path, accept string, each func([]item
 	return fmt.Errorf("listing %s: more than %d pages", path, maxPages)
 }
 
-func (r *reader) page(ctx context.Context, path, accept string, limit int, next string) (*page, error) {
-	query := url.Values{"limit": {strconv.Itoa(limit)}}
-	if next != "" {
-		query.Set("continue", next)
-	}
+func (r *reader) page(ctx context.Context, path, accept string, query url.Values) (*page, error) {
 	p := &page{}
 	err := r.get(ctx, path+"?"+query.Encode(), accept, func(body io.Reader) error {
 		return json.NewDecoder(io.LimitReader(body, maxPage)).Decode(p)
@@ -131,7 +154,7 @@ func (r *reader) page(ctx context.Context, path, accept string, limit int, next 
 
 // nodes counts the nodes without reading them.
 func (r *reader) nodes(ctx context.Context) (int, error) {
-	p, err := r.page(ctx, "/api/v1/nodes", partial, 1, "")
+	p, err := r.page(ctx, "/api/v1/nodes", partial, url.Values{"limit": {"1"}})
 	if err != nil {
 		return 0, err
 	}

@@ -41,8 +41,8 @@ type Options struct {
 type Settings struct {
 	// Refresh is how often the cluster is read; 0: it is not.
 	Refresh time.Duration
-	// Declarations is false to read the cluster's size only.
-	Declarations bool
+	// Declarations and Callees are false to read the cluster's size only.
+	Declarations, Callees bool
 }
 
 // Reading reads the cluster again and again. Its methods are safe for concurrent use.
@@ -61,7 +61,7 @@ type Reading struct {
 func New(opts Options) *Reading {
 	r := &Reading{opts: opts, reader: reader{opts.Upstream}, file: statefile.New(opts.StateDir, stateName, schemaVersion), metrics: newMetrics(opts.Registerer)}
 	if _, err := r.file.Load(&r.cluster); err != nil && !errors.Is(err, statefile.ErrNone) {
-		opts.Log.Warn("Beginning without the API budgets read last", "reason", err)
+		opts.Log.Warn("Beginning without what was read of the cluster last", "reason", err)
 		r.cluster = Cluster{}
 	}
 	r.use()
@@ -91,7 +91,7 @@ func (r *Reading) Run(ctx context.Context) {
 			timer.Reset(retry)
 			continue
 		}
-		if err := r.read(ctx, settings.Declarations); err != nil && ctx.Err() == nil {
+		if err := r.read(ctx, settings); err != nil && ctx.Err() == nil {
 			var refused *RefusedError
 			if !errors.As(err, &refused) { // who may not read now may not in a moment either
 				wait = min(wait, retry)
@@ -102,7 +102,7 @@ func (r *Reading) Run(ctx context.Context) {
 }
 
 // read reads everything; what could be read is in force, whatever else could not.
-func (r *Reading) read(ctx context.Context, declarations bool) error {
+func (r *Reading) read(ctx context.Context, settings Settings) error {
 	next, before := r.Now()
 	now := time.Now()
 	var errs []error
@@ -119,12 +119,20 @@ func (r *Reading) read(ctx context.Context, declarations bool) error {
 			next.Processors, next.Sized = processors, now
 		}
 	}
-	if declarations {
+	if settings.Declarations {
 		found, err := r.reader.declarations(ctx)
 		if err != nil {
 			errs = append(errs, err)
 		} else {
 			next.Declarations, next.Read = found, now
+		}
+	}
+	if settings.Callees {
+		found, err := r.reader.callees(ctx)
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			next.Callees = found
 		}
 	}
 	err := errors.Join(errs...)
@@ -138,7 +146,7 @@ func (r *Reading) read(ctx context.Context, declarations bool) error {
 	r.mu.Unlock()
 	r.use()
 	if saved := r.file.Save(next); saved != nil {
-		r.opts.Log.Error("The API budgets read last will not survive a restart", "reason", saved)
+		r.opts.Log.Error("What was read of the cluster last will not survive a restart", "reason", saved)
 	}
 	return err
 }
@@ -146,9 +154,9 @@ func (r *Reading) read(ctx context.Context, declarations bool) error {
 func (r *Reading) say(before, err error) {
 	switch {
 	case err != nil && (before == nil || before.Error() != err.Error()):
-		r.opts.Log.Warn("Keeping what was last read of API budgets and of the cluster's size", "reason", err)
+		r.opts.Log.Warn("Keeping what was last read of API budgets, of the cluster's size and of whom API servers call", "reason", err)
 	case err == nil && before != nil:
-		r.opts.Log.Info("API budgets and the cluster's size can be read again")
+		r.opts.Log.Info("API budgets, the cluster's size and whom API servers call can be read again")
 	}
 }
 
