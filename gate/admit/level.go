@@ -29,7 +29,9 @@ type level struct {
 	limit  atomic.Int64 // seats
 	// inUse and waiting are seats.
 	inUse, waiting atomic.Int64
-	metrics        levelMetrics
+	// entering are seats of requests that the ramp let go on and that are not in the queues yet.
+	entering atomic.Int64
+	metrics  levelMetrics
 }
 
 // handSize is of how many queues a flow may use the shortest; with a handful a flow that fills its own does not fill

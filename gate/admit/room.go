@@ -9,7 +9,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -62,13 +61,13 @@ type Room struct {
 	window   window
 	wanted   chan struct{} // somebody waits: divide anew
 
-	recovery recovery // Run's
-	// rampWaiting is how many requests wait for the ramp.
-	rampWaiting atomic.Int64
+	recovery  recovery      // Run's
+	returning chan struct{} // somebody waits for the ramp
 
-	mu   sync.Mutex // of law and ramp
-	law  *law.Law
-	ramp *ramp.Ramp
+	mu    sync.Mutex // of what follows
+	law   *law.Law
+	ramp  *ramp.Ramp
+	queue rampQueue
 }
 
 // settings are the part of the room that a reload swaps whole.
@@ -97,7 +96,7 @@ func New(o Options) (*Room, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Room{o: o, costs: cost.New(cost.Config{}), ramp: ramp.New(), wanted: make(chan struct{}, 1)}
+	r := &Room{o: o, costs: cost.New(cost.Config{}), ramp: ramp.New(), wanted: make(chan struct{}, 1), returning: make(chan struct{}, 1)}
 	r.metrics = newMetrics(o.Registerer, r)
 	for _, l := range ordered(v1alpha1.NewGateOverload(v1alpha1.OverloadDisabled)) {
 		for range 2 {
@@ -221,7 +220,7 @@ func (r *Room) Enter(ctx context.Context, f *flow.Request, req *http.Request) (*
 		r.rehearse(ctx, s, index)
 		return s, nil
 	}
-	if ok, rejection := r.ramped(ctx, s, index, rampPatience); !ok {
+	if ok, rejection := r.ramped(ctx, s, index); !ok {
 		return nil, rejection
 	}
 	waiting, cancel := context.WithTimeout(ctx, l.config.Load().MaxWait.Duration)
@@ -255,7 +254,7 @@ func (r *Room) Enter(ctx context.Context, f *flow.Request, req *http.Request) (*
 func (r *Room) rehearse(ctx context.Context, s *Seats, index int) {
 	s.began(s.arrived)
 	s.level.metrics.admitted.Inc()
-	if ok, _ := r.ramped(ctx, s, index, 0); !ok {
+	if !r.mayReturn(s, index) {
 		return
 	}
 	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.level.config.Load().MaxWait.Duration)
@@ -323,6 +322,9 @@ func (r *Room) Run(ctx context.Context) {
 	defer counts.Stop()
 	saves := time.NewTicker(saveEvery)
 	defer saves.Stop()
+	looks := time.NewTimer(rampLook)
+	looks.Stop()
+	defer looks.Stop()
 	r.restore()
 	defer r.save()
 	for {
@@ -339,6 +341,12 @@ func (r *Room) Run(ctx context.Context) {
 			}
 		case <-saves.C:
 			r.save()
+		case <-r.returning:
+			looks.Reset(rampLook)
+		case <-looks.C:
+			if r.letIn(time.Now()) {
+				looks.Reset(rampLook)
+			}
 		case <-r.wanted:
 			r.divide()
 			stands := time.NewTimer(redivide)
@@ -375,7 +383,7 @@ func (r *Room) follow(now time.Time) {
 		r.ramp.Begin(now, float64(r.seats.Load()))
 	}
 	d := r.law.Tick(now, law.Evidence{Servers: servers, Passive: passive})
-	r.ramp.Tick(now, recovering(&d), passive.SeatsWaiting/max(1, d.Limit))
+	r.ramp.Tick(now, recovering(&d))
 	r.mu.Unlock()
 	if before := r.decision.Swap(&d); before == nil || before.Signal != d.Signal {
 		r.o.Log.Debug("What binds the limit is another", "seats", int(d.Limit), "signal", d.Signal, "reason", d.Reason)
@@ -396,53 +404,6 @@ func recovering(d *law.Decision) ramp.State {
 	return ramp.Unwell
 }
 
-// mostRamped is how many requests wait at once for a control plane that comes back; the rest is told to come again.
-const mostRamped = 2000
-
-// rampPatience is how long each of them waits at most: an informer has no time limit of its own, and once it is turned away its
-// own pause, up to a minute, is what a recovery takes longest for.
-const rampPatience = 25 * time.Second
-
-// ramped is whether a LIST or a watch may begin, while a control plane comes back, after waiting at most patience for it. A
-// client that is turned away backs off for longer than the budget needs. Without a rejection its client has gone.
-func (r *Room) ramped(ctx context.Context, s *Seats, index int, patience time.Duration) (bool, *Rejection) {
-	if !isRead(s.flow) {
-		return true, nil
-	}
-	ask := ramp.Ask{Kind: ramp.Watch, Resource: s.resource(), Level: v1alpha1.LevelNames[index]}
-	if s.flow.IsList() {
-		ask.Kind, ask.Bytes = ramp.List, float64(s.estimate.Bytes)
-	}
-	deadline := s.arrived.Add(patience)
-	for {
-		now := time.Now()
-		r.mu.Lock()
-		ok, after := r.ramp.Admit(now, ask)
-		r.mu.Unlock()
-		if ok {
-			s.asked = &ask
-			return true, nil
-		}
-		if now.Add(after).After(deadline) || r.rampWaiting.Load() >= mostRamped {
-			rejection := r.reject(s, ReasonRamp)
-			rejection.RetryAfter = limit.Jittered(after, rand.Float64)
-			return false, rejection
-		}
-		r.rampWaiting.Add(1)
-		timer := time.NewTimer(after)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		r.rampWaiting.Add(-1)
-		if ctx.Err() != nil {
-			s.level.metrics.gone.Inc()
-			return false, nil
-		}
-	}
-}
-
 type onBehalf struct{}
 
 // OnBehalf marks what is asked for others with the rank of the highest of them.
@@ -460,6 +421,3 @@ func (r *Room) Limit() int {
 
 // Rank is the place of a request's level among v1alpha1.LevelNames.
 func (r *Room) Rank(f *flow.Request) int { return r.classify(r.config.Load(), f) }
-
-// isRead is true for what the ramp bounds.
-func isRead(f *flow.Request) bool { return f.IsList() || f.Verb == "watch" }

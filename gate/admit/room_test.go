@@ -27,7 +27,12 @@ func configuration(limit int) *v1alpha1.GateOverload {
 
 func open(t *testing.T, c *v1alpha1.GateOverload) *Room {
 	t.Helper()
-	r, err := New(Options{StateDir: t.TempDir()})
+	return openWith(t, c, nil)
+}
+
+func openWith(t *testing.T, c *v1alpha1.GateOverload, readings func() []law.Server) *Room {
+	t.Helper()
+	r, err := New(Options{StateDir: t.TempDir(), Readings: readings})
 	check(t, err)
 	check(t, r.Configure(c))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -8,8 +8,9 @@ import (
 
 const (
 	usedRatio = 0.8 // of the limit, at which it is used
-	// inUseRatio is the part of the limit that has to be held for waiting requests to count as use: a LIST of ten seats
-	// waits at a limit of nineteen while one runs. What waits for memory holds few seats, and more seats do not help it.
+	// inUseRatio is the part of the bytes of LISTs from which requests may be waiting for memory, and the part of the limit that
+	// has to be held for them to count as use then: what waits for memory holds few seats, and more seats do not help it. What
+	// waits otherwise is use however little is held: of 25 seats a level has 13, and a LIST of nine waits while one runs.
 	inUseRatio = 0.4
 
 	slowOver = 4.0 // times as long as expected is too long
@@ -70,7 +71,7 @@ func (l *Law) Tick(now time.Time, e Evidence) Decision {
 	l.window.add(elapsed, &e.Passive)
 
 	servers, serving := l.meet(e.Servers)
-	use := l.window.use(l.limit)
+	use := l.window.use(l.limit, e.Passive.ListBytes > inUseRatio*memoryOf(servers))
 	within := e.Passive.SeatsInUse <= l.limit*1.02
 	if l.settle.step(now, within) {
 		l.window.forget()
@@ -136,6 +137,17 @@ func (l *Law) meet(all []Server) (servers []*server, serving int) {
 		serving = len(servers)
 	}
 	return servers, serving
+}
+
+// memoryOf is how many bytes of LISTs may be in flight.
+func memoryOf(servers []*server) float64 {
+	sum := 0.0
+	for _, s := range servers {
+		if s.serving {
+			sum += s.memory.bytes
+		}
+	}
+	return sum
 }
 
 // mean is the seats of a serving server.

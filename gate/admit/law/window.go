@@ -88,10 +88,10 @@ func (w *window) part(n float64) float64 {
 	return n / w.finished
 }
 
-// use is the part of the limit that is used: held, or waited for while much is held.
-func (w *window) use(limit float64) float64 {
+// use is the part of the limit that is used: held, or waited for, unless what is waited for is memory while few seats are held.
+func (w *window) use(limit float64, forMemory bool) float64 {
 	held := w.inUse.mean() / limit
-	if held < inUseRatio {
+	if held < inUseRatio && forMemory {
 		return held
 	}
 	return held + w.waiting.mean()/limit

@@ -32,6 +32,11 @@ type Ask struct {
 	Level    v1alpha1.LevelName
 	// Bytes is the predicted size of a LIST's answer.
 	Bytes float64
+	// Again is true for one that was held and has not gone away since: it is asked for as often as one likes.
+	Again bool
+	// Behind is what waits for seats already where the request would go, in limits. From one on it stays here: in a queue it
+	// would be turned away sooner.
+	Behind float64
 }
 
 // A seat for each 100 KB of an answer, at most ten: as in API Priority and Fairness.
@@ -129,9 +134,8 @@ const (
 	Well
 )
 
-// Tick is called about four times a second. queued is what waits behind the ramp for seats, in limits: from one on nothing more
-// is let there, because who waits here is turned away later than in a queue.
-func (r *Ramp) Tick(now time.Time, state State, queued float64) {
+// Tick is called about four times a second.
+func (r *Ramp) Tick(now time.Time, state State) {
 	elapsed := now.Sub(r.ticked)
 	if !r.active || elapsed <= 0 {
 		if elapsed < -maxGap { // the clock went back
@@ -148,13 +152,11 @@ func (r *Ramp) Tick(now time.Time, state State, queued float64) {
 		case state == Unwell:
 			b.rate = max(b.rate*math.Pow(shrink, seconds), b.first*leastRate)
 			b.tokens = min(b.tokens, mostSeats) // what was saved up while it was well
-		case state == Well && b.held && queued < 1:
+		case state == Well && b.held:
 			b.rate = min(b.rate*math.Pow(growth, seconds), mostRate)
 		}
 		b.held = false
-		if queued < 1 {
-			b.tokens = min(b.tokens+b.rate*seconds, max(b.rate, mostSeats))
-		}
+		b.tokens = min(b.tokens+b.rate*seconds, max(b.rate, mostSeats))
 		if turned {
 			for l := range b.wanted {
 				b.wanted[l].before, b.wanted[l].now = b.wanted[l].now, 0
@@ -194,7 +196,13 @@ func (r *Ramp) wait(a Ask, cost float64) (time.Duration, bool) {
 	for l := range level {
 		above += b.wanted[l].cost()
 	}
-	full := a.Kind == List && r.lists[a.Resource] > 0 && r.lists[a.Resource]+cost > r.cap
+	full := r.Full(a)
+	if a.Behind >= 1 {
+		if !a.Again {
+			b.wanted[level].now += cost
+		}
+		return waitLeast, true // the budget is not what is short, and has no reason to grow
+	}
 	if !full && b.tokens >= cost+min(above, max(b.rate, mostSeats)) {
 		b.tokens -= cost
 		b.wanted[level].now = max(0, b.wanted[level].now-cost)
@@ -202,11 +210,18 @@ func (r *Ramp) wait(a Ask, cost float64) (time.Duration, bool) {
 		return 0, false
 	}
 	ahead := above + b.wanted[level].cost()
-	b.wanted[level].now += cost
+	if !a.Again {
+		b.wanted[level].now += cost
+	}
 	b.held = true
 	// By then the budget has grown, if all goes well: this is the time in which it comes to what is ahead.
 	seconds := math.Log1p(max(0, ahead+cost-b.tokens)*math.Log(growth)/b.rate) / math.Log(growth)
 	return min(max(time.Duration(min(seconds, 3600)*float64(time.Second)), waitLeast), r.longest()), true
+}
+
+// Full is whether LISTs of the resource hold so much already that another has to wait, whatever the budget is.
+func (r *Ramp) Full(a Ask) bool {
+	return r.active && a.Kind == List && r.lists[a.Resource] > 0 && r.lists[a.Resource]+a.cost() > r.cap
 }
 
 // longest is how long anybody waits: little, since the budget doubles in little more than a second.

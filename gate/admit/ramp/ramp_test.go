@@ -66,7 +66,7 @@ func (c *comeback) run(t *testing.T) time.Duration {
 	for i := 0; ; i++ {
 		c.now = c.now.Add(step)
 		if c.ramp != nil && i%25 == 0 {
-			c.ramp.Tick(c.now, c.state(), c.queued())
+			c.ramp.Tick(c.now, c.state())
 		}
 		c.come()
 		c.serve(step.Seconds())
@@ -109,6 +109,7 @@ func (c *comeback) come() {
 	for _, x := range c.clients {
 		if (x.state == 0 || x.state == 2) && !c.now.Before(x.next) {
 			ask := x.ask
+			ask.Behind = c.queued()
 			if x.state == 2 {
 				ask.Kind = Watch
 			}
@@ -178,7 +179,7 @@ func TestComeback(t *testing.T) {
 				before = with.done[level]
 			}
 			for i := range 80 {
-				with.ramp.Tick(with.now.Add(time.Duration(i)*250*time.Millisecond), Well, 0)
+				with.ramp.Tick(with.now.Add(time.Duration(i)*250*time.Millisecond), Well)
 			}
 			if with.ramp.Active() {
 				t.Error("all are back, and the ramp is not over")
@@ -226,7 +227,7 @@ func TestHigherFirst(t *testing.T) {
 	now := epoch
 	for range 3 {
 		now = now.Add(250 * time.Millisecond)
-		r.Tick(now, Well, 0)
+		r.Tick(now, Well)
 	}
 	if ok, _ := r.Admit(now, pods(v1alpha1.LevelBackground)); ok {
 		t.Error("background began while system was held")
@@ -245,15 +246,15 @@ func TestGrowsAndEnds(t *testing.T) {
 	r.Begin(epoch, 40)
 	first, _ := r.Rates()
 	now := epoch
-	held := func(state State, queued float64, ticks int) float64 {
+	held := func(state State, behind float64, ticks int) float64 {
 		for range ticks {
 			for {
-				if ok, _ := r.Admit(now, Ask{Kind: List, Resource: "pods", Level: v1alpha1.LevelWorkload, Bytes: 1e6}); !ok {
+				if ok, _ := r.Admit(now, Ask{Kind: List, Resource: "pods", Level: v1alpha1.LevelWorkload, Bytes: 1e6, Behind: behind}); !ok {
 					break
 				}
 			}
 			now = now.Add(250 * time.Millisecond)
-			r.Tick(now, state, queued)
+			r.Tick(now, state)
 		}
 		rate, _ := r.Rates()
 		return rate
@@ -276,7 +277,7 @@ func TestGrowsAndEnds(t *testing.T) {
 	}
 	for range 200 {
 		now = now.Add(250 * time.Millisecond)
-		r.Tick(now, Well, 0)
+		r.Tick(now, Well)
 	}
 	if r.Active() {
 		t.Error("nobody was held for long, and it is not over")
@@ -298,9 +299,9 @@ func TestAnyAsks(t *testing.T) {
 				r.Begin(now, random.Float64()*random.ExpFloat64()*1000-10)
 			case 1, 2, 3:
 				now = now.Add(time.Duration(random.IntN(1000)) * time.Millisecond)
-				r.Tick(now, State(random.IntN(3)), random.Float64()*2)
+				r.Tick(now, State(random.IntN(3)))
 			case 4:
-				r.Tick(now.Add(-time.Hour), Well, 0)
+				r.Tick(now.Add(-time.Hour), Well)
 			case 5, 6, 7, 8, 9:
 				if len(open) > 0 {
 					i := random.IntN(len(open))
@@ -311,6 +312,7 @@ func TestAnyAsks(t *testing.T) {
 				a := Ask{
 					Kind: Kind(random.IntN(2)), Resource: string(rune('a' + random.IntN(4))),
 					Level: append(slices.Clone(v1alpha1.LevelNames), "other")[random.IntN(6)], Bytes: random.ExpFloat64() * 1e6,
+					Behind: random.Float64() * 1.5,
 				}
 				ok, after := r.Admit(now, a)
 				if ok {
@@ -334,7 +336,7 @@ func TestAnyAsks(t *testing.T) {
 			if now = now.Add(250 * time.Millisecond); i > 1000 {
 				t.Fatalf("seed %d: held for ever", seed)
 			}
-			r.Tick(now, Unwell, 0)
+			r.Tick(now, Unwell)
 		}
 	}
 }
