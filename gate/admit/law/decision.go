@@ -17,8 +17,8 @@ type Decision struct {
 	Congested bool
 	// Healthy is true while the control plane takes more than it is given; a recovery may go on.
 	Healthy bool
-	// Busy is true while processors are all that is short: it does what it can, and is slow for that alone. A recovery that
-	// ended here would leave them idle again.
+	// Busy is true while processors are all that is short, or requests take long and nothing says why: caches that fill, and
+	// LISTs that wait for their cache to be fresh. A recovery that went back then would leave the processors idle.
 	Busy bool
 	// Signal is what binds now, and Reason says so in words.
 	Signal Signal
@@ -83,7 +83,7 @@ func (l *Law) decide(now time.Time, e *Evidence, servers []*server, serving int,
 		}
 	}
 	d.Healthy = someone && most < 1 && l.window.errors() < errorsOver && (l.fell.IsZero() || now.Sub(l.fell) >= passiveReaction)
-	d.Busy = !d.Healthy && someone && l.busy(servers, d.Pressures)
+	d.Busy = !d.Healthy && someone && fresh > 0 && l.busy(d.Pressures)
 	l.explain(&d, e, servers, most, used, missing)
 	if !someone {
 		d.Signal, d.Reason = Gone, "no API server takes requests: it stays"
@@ -91,14 +91,14 @@ func (l *Law) decide(now time.Time, e *Evidence, servers []*server, serving int,
 	return d
 }
 
-// busy is true when processors are short and nothing else is. What requests take then follows from it.
-func (l *Law) busy(servers []*server, pressures map[Signal]float64) bool {
+// busy is true when processors are short, or requests slow, and nothing else is bad.
+func (l *Law) busy(pressures map[Signal]float64) bool {
 	for signal, p := range pressures {
-		if p >= 1 && signal != CPU && signal != Latency {
+		if p >= 0.9 && signal != CPU && signal != Latency { // memory that is over its target, and free, stays below 1
 			return false
 		}
 	}
-	return l.window.errors() < errorsOver && l.short(servers)
+	return l.window.errors() < errorsOver
 }
 
 // explain says what binds.

@@ -207,7 +207,7 @@ func (l *Law) listen(now time.Time, servers []*server, serving int) {
 	if r := l.window.tooMany(); r >= tooManyOver {
 		factor = min(factor, 0.85)
 	}
-	bound := l.short(servers)
+	bound := slices.ContainsFunc(servers, func(s *server) bool { return s.serving && s.fresh && s.pressures[CPU] > s.wellCPU(&l.config) })
 	if slow, known := l.window.slowness(); known && slow > slowOver && !bound {
 		if l.latency.mayFall(now, slow) {
 			factor = min(factor, max(0.6, slowOver/slow))
@@ -221,11 +221,6 @@ func (l *Law) listen(now time.Time, servers []*server, serving int) {
 	for _, s := range servers {
 		s.fallTo(now, max(s.seats*factor, min(s.seats, l.config.Initial/2/float64(max(1, serving)))))
 	}
-}
-
-// short is whether an API server says that its processors are what is short.
-func (l *Law) short(servers []*server) bool {
-	return slices.ContainsFunc(servers, func(s *server) bool { return s.serving && s.fresh && s.pressures[CPU] > s.wellCPU(&l.config) })
 }
 
 // finite is x, or 0 for what is no number.

@@ -101,18 +101,18 @@ func wild(random *rand.Rand, d time.Duration) time.Duration {
 	return d
 }
 
-// Processors that are all at work are no reason to hold a recovery back, whatever requests take then; anything else is.
+// Processors that are all at work are no reason to let a recovery go back, and neither is what requests take; anything else is.
 func TestBusy(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change        func(*Reading, *Passive)
 		healthy, busy bool
 	}{
-		"little to do":      {func(r *Reading, p *Passive) { r.CPU, p.Slowness = 0.3, 1 }, true, false},
-		"processors":        {func(*Reading, *Passive) {}, false, true},
-		"and no leader":     {func(r *Reading, _ *Passive) { r.NoLeader = true }, false, false},
-		"and many errors":   {func(_ *Reading, p *Passive) { p.Errors = 15 }, false, false},
-		"and time-outs":     {func(_ *Reading, p *Passive) { p.TimedOut = 10 }, false, false},
-		"slow and not busy": {func(r *Reading, _ *Passive) { r.CPU = 0.3 }, false, false},
+		"little to do":       {func(r *Reading, p *Passive) { r.CPU, p.Slowness = 0.3, 1 }, true, false},
+		"processors":         {func(*Reading, *Passive) {}, false, true},
+		"and no leader":      {func(r *Reading, _ *Passive) { r.NoLeader = true }, false, false},
+		"and many errors":    {func(_ *Reading, p *Passive) { p.Errors = 15 }, false, false},
+		"and time-outs":      {func(_ *Reading, p *Passive) { p.TimedOut = 10 }, false, false},
+		"slow for no reason": {func(r *Reading, _ *Passive) { r.CPU = 0.3 }, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, now, d := New(Config{}), epoch, Decision{}

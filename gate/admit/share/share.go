@@ -16,13 +16,20 @@ type Level struct {
 }
 
 // Divide returns how many seats each level may use, at least one each; levels are given highest first. Their sum is limit, or
-// the number of levels if that is more.
+// the number of levels if that is more, and what an idle level lacks to its one seat, until it wants it: ten idle levels would
+// else take half of a limit of twenty from a LIST of nine that could run beside another.
 func Divide(limit int, levels []Level) []int {
 	seats := make([]float64, len(levels))
-	rest := float64(max(limit, len(levels)))
+	rest := float64(limit)
+	idle := make([]float64, len(levels)) // what they lack to one seat
 	for i, l := range levels {
 		own := float64(limit) * l.Share
-		seats[i] = max(1, own*l.Kept, min(own, l.Demand))
+		seats[i] = max(own*l.Kept, min(own, l.Demand))
+		if lacks := 1 - seats[i]; lacks > 0 && l.Demand == 0 {
+			idle[i] = lacks
+		} else {
+			seats[i] = max(1, seats[i])
+		}
 		rest -= seats[i]
 	}
 	for i, l := range levels {
@@ -42,9 +49,14 @@ func Divide(limit int, levels []Level) []int {
 	} else if rest < 0 { // small limits, where one seat each is more than the shares come to
 		over := -rest
 		for i := len(seats) - 1; i >= 0 && over > 0; i-- {
-			less := min(over, seats[i]-1)
+			less := max(0, min(over, seats[i]-1))
 			seats[i] -= less
 			over -= less
+		}
+	}
+	for i := range seats {
+		if idle[i] > 0 {
+			seats[i] = max(1, seats[i])
 		}
 	}
 	return whole(seats)

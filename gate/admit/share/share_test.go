@@ -21,12 +21,13 @@ func TestDivide(t *testing.T) {
 		demand []float64
 		want   []int
 	}{
-		"idle: by share":                                            {100, []float64{0, 0, 0, 0, 0}, []int{51, 12, 18, 15, 4}},
-		"a storm takes what others do not want":                     {100, []float64{0, 0, 0, 1000, 0}, []int{30, 5, 5, 59, 1}},
-		"a storm does not take what the high want":                  {100, []float64{60, 0, 0, 1000, 0}, []int{60, 5, 5, 29, 1}},
+		"idle: by share":                                            {100, []float64{0, 0, 0, 0, 0}, []int{51, 12, 19, 15, 3}},
+		"a storm takes what others do not want":                     {100, []float64{0, 0, 0, 1000, 0}, []int{30, 5, 5, 60, 1}},
+		"a storm does not take what the high want":                  {100, []float64{60, 0, 0, 1000, 0}, []int{60, 5, 5, 30, 1}},
 		"everybody storms: own shares, and the rest to the highest": {100, []float64{1000, 1000, 1000, 1000, 1000}, []int{45, 10, 20, 20, 5}},
 		"one seat each, whatever the limit":                         {1, []float64{5, 5, 5, 5, 5}, []int{1, 1, 1, 1, 1}},
-		"small":                                                     {10, []float64{0, 0, 0, 9, 0}, []int{3, 1, 1, 4, 1}},
+		"small: who is idle has one seat and takes none":            {10, []float64{0, 0, 0, 9, 0}, []int{3, 1, 1, 6, 1}},
+		"small, and everybody wants some":                           {10, []float64{3, 1, 1, 9, 1}, []int{3, 1, 1, 4, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := Divide(c.limit, shipped(c.demand...)); !slices.Equal(got, c.want) {
@@ -49,7 +50,7 @@ func TestDivideHolds(t *testing.T) {
 		}
 		limit := random.IntN(500)
 		got := Divide(limit, levels)
-		sum, demand := 0, 0.0
+		sum, demand, idle := 0, 0.0, 0
 		for i, l := range levels {
 			// One seat each, however small the share, may cost each other level one.
 			own := float64(limit)*l.Share - float64(len(levels))
@@ -58,8 +59,11 @@ func TestDivideHolds(t *testing.T) {
 			}
 			sum += got[i]
 			demand += l.Demand
+			if l.Demand == 0 {
+				idle++
+			}
 		}
-		if bound := max(limit, len(levels)); sum > bound || sum < bound-1 {
+		if bound := max(limit, len(levels)); sum > bound+idle || sum < bound-1 {
 			t.Fatalf("%v of limit %d, %+v", got, limit, levels)
 		}
 		for i := range levels[1:] {
