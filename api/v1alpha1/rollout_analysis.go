@@ -15,14 +15,10 @@ import (
 // RolloutAnalysis says what is looked at while a change is exposed, and what makes a verdict of it. What is built in is on
 // unless it is disabled: a rollout that says nothing is still judged by control plane, DNS and workload.
 type RolloutAnalysis struct {
-	// Interval is how often the fast verdict looks; default 1m, 1s–1h.
-	Interval *metav1.Duration `json:"interval,omitempty"`
 	// ConsecutiveLooks is how many looks in a row must fail before the verdict is Fail, and how many must pass before it is
 	// Pass; default 3, 1–100. Each look is another chance of a false alarm: at 5 % a look, 60 looks without this alarm 95
 	// times in a hundred, with 3 in a row less than one time in a hundred.
 	ConsecutiveLooks int `json:"consecutiveLooks,omitempty"`
-	// UnknownLooks is how many looks in a row may be Unknown before the rollout does what onUnknown says; default 10, 1–1000.
-	UnknownLooks int `json:"unknownLooks,omitempty"`
 	// MaxDataAge is how old the newest data may be; older is no data, and no data is Unknown. Default 3 times Interval, 1s–1d.
 	MaxDataAge *metav1.Duration `json:"maxDataAge,omitempty"`
 	// Slow is the second horizon, for what grows too slowly for the fast one: it may condemn clusters that were finished.
@@ -48,7 +44,7 @@ type RolloutAnalysis struct {
 type RolloutSlowAnalysis struct {
 	// Mode is Enabled (the default) or Disabled.
 	Mode Switch `json:"mode,omitempty"`
-	// Window is how far it looks back; default 3h, and at least four times analysis.interval. 4s–14d.
+	// Window is how far it looks back; default 3h, and at least four times the rollout's interval. 4s–14d.
 	Window *metav1.Duration `json:"window,omitempty"`
 	// Interval is how often; default 10m, 1s–1d.
 	Interval *metav1.Duration `json:"interval,omitempty"`
@@ -152,7 +148,7 @@ const (
 type RolloutMetric struct {
 	// Name is unique.
 	Name string `json:"name"`
-	// Interval between measurements; default: the analysis's interval.
+	// Interval between measurements; default: the rollout's interval.
 	Interval *metav1.Duration `json:"interval,omitempty"`
 	// InitialDelay before the first one, from when the step's pods are ready; default none.
 	InitialDelay *metav1.Duration `json:"initialDelay,omitempty"`
@@ -299,7 +295,7 @@ type RolloutBake struct {
 	// Discover reads the Corefiles of the cluster's DNS: the ConfigMaps named here, namespace/name. Default
 	// kube-system/coredns and kube-system/node-local-dns; those that do not exist are passed over.
 	Discover []string `json:"discover,omitempty"`
-	// DetectionWindow is what the verdict needs after damage shows; default consecutiveLooks times the analysis's interval,
+	// DetectionWindow is what the verdict needs after damage shows; default consecutiveLooks times the rollout's interval,
 	// and never less. 0–7d.
 	DetectionWindow *metav1.Duration `json:"detectionWindow,omitempty"`
 }
@@ -356,18 +352,17 @@ type RolloutScaleGate struct {
 	Window *metav1.Duration `json:"window,omitempty"`
 }
 
-func (a *RolloutAnalysis) setDefaults() {
-	defaultDuration(&a.Interval, time.Minute)
+// setDefaults needs the rollout's interval, which is how often is looked.
+func (a *RolloutAnalysis) setDefaults(interval time.Duration) {
 	a.ConsecutiveLooks = orInt(a.ConsecutiveLooks, 3)
-	a.UnknownLooks = orInt(a.UnknownLooks, 10)
-	defaultDuration(&a.MaxDataAge, 3*a.Interval.Duration)
-	a.Slow.setDefaults(a.Interval.Duration)
+	defaultDuration(&a.MaxDataAge, 3*interval)
+	a.Slow.setDefaults(interval)
 	a.ControlPlane.setDefaults()
 	a.DNS.setDefaults()
 	a.Workload.setDefaults()
 	a.Probes.setDefaults()
 	for i := range a.Metrics {
-		a.Metrics[i].setDefaults(a.Interval.Duration)
+		a.Metrics[i].setDefaults(interval)
 	}
 }
 
@@ -462,12 +457,12 @@ func (m *RolloutMetric) setDefaults(interval time.Duration) {
 func (m *RolloutMetric) SetDefaults(interval time.Duration) { m.setDefaults(interval) }
 
 // setDefaults needs the analysis's own to be filled before.
-func (b *RolloutBake) setDefaults(a *RolloutAnalysis) {
+func (b *RolloutBake) setDefaults(a *RolloutAnalysis, interval time.Duration) {
 	b.Factor = orFloat(b.Factor, 2)
 	if b.Discover == nil {
 		b.Discover = []string{"kube-system/coredns", "kube-system/node-local-dns"}
 	}
-	defaultDuration(&b.DetectionWindow, time.Duration(a.ConsecutiveLooks)*a.Interval.Duration)
+	defaultDuration(&b.DetectionWindow, time.Duration(a.ConsecutiveLooks)*interval)
 	defaultDuration(&b.MinDuration, max(10*time.Minute, b.Least(b.longest().TTL.Duration)))
 }
 
@@ -518,15 +513,13 @@ func orFloat(f, otherwise float64) float64 {
 
 const day = 24 * time.Hour
 
-func (a *RolloutAnalysis) validate(path *field.Path) field.ErrorList {
-	errs := durationBetween(a.Interval, time.Second, time.Hour, path.Child("interval"))
-	errs = append(errs, between(a.ConsecutiveLooks, 1, 100, path.Child("consecutiveLooks"))...)
-	errs = append(errs, between(a.UnknownLooks, 1, 1000, path.Child("unknownLooks"))...)
+func (a *RolloutAnalysis) validate(interval time.Duration, path *field.Path) field.ErrorList {
+	errs := between(a.ConsecutiveLooks, 1, 100, path.Child("consecutiveLooks"))
 	errs = append(errs, durationBetween(a.MaxDataAge, time.Second, day, path.Child("maxDataAge"))...)
-	if a.MaxDataAge.Duration < a.Interval.Duration {
-		errs = append(errs, field.Invalid(path.Child("maxDataAge"), a.MaxDataAge.Duration.String(), "must not be shorter than interval: all data would be too old"))
+	if a.MaxDataAge.Duration < interval {
+		errs = append(errs, field.Invalid(path.Child("maxDataAge"), a.MaxDataAge.Duration.String(), "must not be shorter than the rollout's interval: all data would be too old"))
 	}
-	errs = append(errs, a.Slow.validate(a.Interval.Duration, path.Child("slow"))...)
+	errs = append(errs, a.Slow.validate(interval, path.Child("slow"))...)
 	errs = append(errs, a.ControlPlane.validate(path.Child("controlPlane"))...)
 	errs = append(errs, a.DNS.validate(path.Child("dns"))...)
 	errs = append(errs, a.Workload.validate(path.Child("workload"))...)
@@ -573,7 +566,7 @@ func (s *RolloutSlowAnalysis) validate(interval time.Duration, path *field.Path)
 	errs = append(errs, durationBetween(s.Interval, time.Second, day, path.Child("interval"))...)
 	errs = append(errs, durationBetween(s.Watch, 0, 14*day, path.Child("watch"))...)
 	if s.Mode == Enabled && s.Window.Duration < 4*interval {
-		errs = append(errs, field.Invalid(path.Child("window"), s.Window.Duration.String(), "must span at least four of the analysis's intervals"))
+		errs = append(errs, field.Invalid(path.Child("window"), s.Window.Duration.String(), "must span at least four of the rollout's intervals"))
 	}
 	return errs
 }
@@ -717,14 +710,14 @@ func (c *RolloutMetricCompare) validate(path *field.Path) field.ErrorList {
 }
 
 // validate refuses what can be known without looking at a cluster; what is found there is checked before stage 1.
-func (b *RolloutBake) validate(a *RolloutAnalysis, path *field.Path) field.ErrorList {
+func (b *RolloutBake) validate(a *RolloutAnalysis, interval time.Duration, path *field.Path) field.ErrorList {
 	errs := durationBetween(b.MinDuration, 0, 30*day, path.Child("minDuration"))
 	if !(b.Factor >= 1 && b.Factor <= 100) {
 		errs = append(errs, field.Invalid(path.Child("factor"), b.Factor, "must be between 1 and 100"))
 	}
 	errs = append(errs, durationBetween(b.DetectionWindow, 0, 7*day, path.Child("detectionWindow"))...)
-	if least := time.Duration(a.ConsecutiveLooks) * a.Interval.Duration; b.DetectionWindow.Duration < least {
-		errs = append(errs, field.Invalid(path.Child("detectionWindow"), b.DetectionWindow.Duration.String(), "must be at least "+least.String()+": analysis.consecutiveLooks times analysis.interval"))
+	if least := time.Duration(a.ConsecutiveLooks) * interval; b.DetectionWindow.Duration < least {
+		errs = append(errs, field.Invalid(path.Child("detectionWindow"), b.DetectionWindow.Duration.String(), "must be at least "+least.String()+": analysis.consecutiveLooks times interval"))
 	}
 	for i, c := range b.CacheTTLs {
 		p := path.Child("cacheTTLs").Index(i)

@@ -12,6 +12,7 @@ import (
 
 // judged is what the analysis's own parts need to be checked together.
 type judged struct {
+	interval time.Duration // 0: a minute
 	analysis RolloutAnalysis
 	bake     RolloutBake
 	gate     RolloutScaleGate
@@ -19,14 +20,17 @@ type judged struct {
 }
 
 func (j *judged) validate() field.ErrorList {
+	if j.interval == 0 {
+		j.interval = time.Minute
+	}
 	for range 2 { // idempotent
-		j.analysis.setDefaults()
-		j.bake.setDefaults(&j.analysis)
+		j.analysis.setDefaults(j.interval)
+		j.bake.setDefaults(&j.analysis, j.interval)
 		j.gate.setDefaults()
 		j.ladder.setDefaults()
 	}
-	errs := j.analysis.validate(field.NewPath("analysis"))
-	errs = append(errs, j.bake.validate(&j.analysis, field.NewPath("bake"))...)
+	errs := j.analysis.validate(j.interval, field.NewPath("analysis"))
+	errs = append(errs, j.bake.validate(&j.analysis, j.interval, field.NewPath("bake"))...)
 	errs = append(errs, j.gate.validate(field.NewPath("scaleGate"))...)
 	return append(errs, j.ladder.validate(field.NewPath("onFailure"))...)
 }
@@ -58,7 +62,6 @@ func TestRolloutAnalysisRefuses(t *testing.T) {
 		change func(*judged)
 		want   string // the field
 	}{
-		"looks that are too rare":     {func(j *judged) { j.analysis.Interval = duration(2 * time.Hour) }, "analysis.interval"},
 		"data that is always too old": {func(j *judged) { j.analysis.MaxDataAge = duration(time.Second) }, "analysis.maxDataAge"},
 		"a window of two looks":       {func(j *judged) { j.analysis.Slow.Window = duration(2 * time.Minute) }, "analysis.slow.window"},
 		"nothing to look at": {func(j *judged) {
