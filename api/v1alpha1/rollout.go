@@ -39,6 +39,14 @@ type RolloutSpec struct {
 	Nodes RolloutNodes `json:"nodes,omitempty"`
 	// LargestClusterProbe asks the largest cluster early.
 	LargestClusterProbe RolloutProbe `json:"largestClusterProbe,omitempty"`
+	// Analysis says what is looked at, and what makes a verdict of it.
+	Analysis RolloutAnalysis `json:"analysis,omitempty"`
+	// Bake is how long each step is held.
+	Bake RolloutBake `json:"bake,omitempty"`
+	// ScaleGate lets a step go on only when what all nodes would cost fits.
+	ScaleGate RolloutScaleGate `json:"scaleGate,omitempty"`
+	// OnFailure is what is done when the verdict is Fail.
+	OnFailure RolloutLadder `json:"onFailure,omitempty"`
 	// MaxFailures is how many clusters, or which share of the fleet's, may fail and be rolled back by themselves while the
 	// others go on; default 0: the first failure rolls back every cluster.
 	MaxFailures *intstr.IntOrString `json:"maxFailures,omitempty"`
@@ -50,7 +58,8 @@ type RolloutSpec struct {
 	// OnUnknown is what is done after InconclusiveLimit looks in a row that know nothing: Pause (default) until a human
 	// resumes, or Wait. Unknown never advances either way.
 	OnUnknown RolloutOnUnknown `json:"onUnknown,omitempty"`
-	// InconclusiveLimit is how many looks in a row may be Unknown, 1–1000; default 5.
+	// InconclusiveLimit is how many looks in a row may be Unknown, 1–1000 and more than analysis.consecutiveLooks, because a
+	// row that is not complete is Unknown; default 5, and at least twice that number.
 	InconclusiveLimit int `json:"inconclusiveLimit,omitempty"`
 	// Interval is how often is looked, 1s–1h; default 30s.
 	Interval *metav1.Duration `json:"interval,omitempty"`
@@ -216,8 +225,12 @@ func (r *Rollout) SetDefaults() {
 	if r.OnUnknown == "" {
 		r.OnUnknown = OnUnknownPause
 	}
+	r.Analysis.setDefaults(r.Interval.Duration)
+	r.Bake.setDefaults(&r.Analysis, r.Interval.Duration)
+	r.ScaleGate.setDefaults()
+	r.OnFailure.setDefaults()
 	if r.InconclusiveLimit == 0 {
-		r.InconclusiveLimit = defaultInconclusiveLimit
+		r.InconclusiveLimit = max(defaultInconclusiveLimit, 2*r.Analysis.ConsecutiveLooks)
 	}
 	if d := r.Change.DaemonSet; d != nil && d.Install != nil && d.Install.EnrolmentLabel == "" {
 		d.Install.EnrolmentLabel = defaultEnrolPrefix + d.Name

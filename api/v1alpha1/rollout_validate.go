@@ -38,6 +38,13 @@ func (r *Rollout) Validate() field.ErrorList {
 	errs = append(errs, lengthBetween(r.ProgressDeadline, 10*time.Second, 24*time.Hour, field.NewPath("progressDeadline"))...)
 	errs = append(errs, lengthBetween(r.Interval, time.Second, time.Hour, field.NewPath("interval"))...)
 	errs = append(errs, between(r.InconclusiveLimit, 1, 1000, field.NewPath("inconclusiveLimit"))...)
+	if r.InconclusiveLimit <= r.Analysis.ConsecutiveLooks {
+		errs = append(errs, field.Invalid(field.NewPath("inconclusiveLimit"), r.InconclusiveLimit, "must be more than analysis.consecutiveLooks: a row of looks that is not complete is Unknown"))
+	}
+	errs = append(errs, r.Analysis.validate(r.Interval.Duration, field.NewPath("analysis"))...)
+	errs = append(errs, r.Bake.validate(&r.Analysis, r.Interval.Duration, field.NewPath("bake"))...)
+	errs = append(errs, r.ScaleGate.validate(field.NewPath("scaleGate"))...)
+	errs = append(errs, r.OnFailure.validate(field.NewPath("onFailure"))...)
 	if r.OnUnknown != OnUnknownPause && r.OnUnknown != OnUnknownWait {
 		errs = append(errs, field.NotSupported(field.NewPath("onUnknown"), r.OnUnknown, []RolloutOnUnknown{OnUnknownPause, OnUnknownWait}))
 	}
@@ -275,8 +282,5 @@ func lengthBetween(d *metav1.Duration, low, high time.Duration, path *field.Path
 	if d == nil {
 		return nil
 	}
-	if d.Duration < low || d.Duration > high {
-		return field.ErrorList{field.Invalid(path, d.Duration.String(), fmt.Sprintf("must be between %v and %v", low, high))}
-	}
-	return nil
+	return durationBetween(d, low, high, path)
 }

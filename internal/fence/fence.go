@@ -27,7 +27,9 @@ type Fence struct {
 	Holder string
 	// Length is how long the lease outlives a holder that died.
 	Length time.Duration
-	Log    *slog.Logger
+	// Waiting, if set, is told who holds it, each time that is somebody new.
+	Waiting func(holder string)
+	Log     *slog.Logger
 }
 
 // ErrLost is the cause that a held fence's context ends with when the lease could not be renewed in time.
@@ -53,6 +55,9 @@ func (f *Fence) Acquire(ctx context.Context) (held context.Context, release func
 			}
 			if holder := holderOf(lease); holder != told {
 				told = holder
+				if f.Waiting != nil && holder != "" {
+					f.Waiting(holder)
+				}
 				f.Log.Info("Waiting for the lease", "lease", f.Namespace+"/"+f.Name, "holder", holder)
 			}
 		}

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/rollout/jail"
@@ -193,7 +194,11 @@ func (t *Target) rewrite(ds *appsv1.DaemonSet, template corev1.PodTemplateSpec) 
 
 // Begin writes the new template, if it is not there yet, and pins its revision.
 func (t *Target) Begin(ctx context.Context, pins target.Pins) (target.Pins, error) {
-	ds, err := t.begin(ctx, pins)
+	var ds *appsv1.DaemonSet
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
+		ds, err = t.begin(ctx, pins)
+		return err
+	})
 	if err != nil {
 		return pins, err
 	}
@@ -213,7 +218,8 @@ func (t *Target) begin(ctx context.Context, pins target.Pins) (*appsv1.DaemonSet
 	return t.write(ctx, ds, pins.After)
 }
 
-// write puts a template in force, against the version that was read.
+// write puts a template in force, against the version that was read. The controller writes its status all the time, so that
+// who calls it reads and tries again on a conflict.
 func (t *Target) write(ctx context.Context, ds *appsv1.DaemonSet, template json.RawMessage) (*appsv1.DaemonSet, error) {
 	var next corev1.PodTemplateSpec
 	if err := json.Unmarshal(template, &next); err != nil {

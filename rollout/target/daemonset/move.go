@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/seakeep/seakeep/rollout/plan"
 	"github.com/seakeep/seakeep/rollout/target"
@@ -50,17 +51,23 @@ func (t *Target) Revert(ctx context.Context, pins target.Pins) error {
 	if t.Change.Install != nil {
 		return nil // nodes are taken out again, and then the DaemonSet is deleted
 	}
-	ds, err := t.mine(ctx, pins)
-	if err != nil || is(ds, pins.Before) {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		ds, err := t.mine(ctx, pins)
+		if err != nil || is(ds, pins.Before) {
+			return err
+		}
+		_, err = t.write(ctx, ds, pins.Before)
 		return err
-	}
-	_, err = t.write(ctx, ds, pins.Before)
-	return err
+	})
 }
 
 // Finish ends the run on this cluster: the strategy from before is put back, and what the run wrote for itself is taken away.
 // For a DaemonSet that is new, the node selector is dropped, or after the way back the DaemonSet.
 func (t *Target) Finish(ctx context.Context, pins target.Pins, back bool) error {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error { return t.finish(ctx, pins, back) })
+}
+
+func (t *Target) finish(ctx context.Context, pins target.Pins, back bool) error {
 	if t.Change.Install != nil {
 		ds, err := t.get(ctx)
 		switch {
