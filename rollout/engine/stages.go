@@ -40,8 +40,13 @@ func (e *Engine) forward() {
 			return
 		}
 	}
-	if open := e.openLegs(); len(open) > 0 {
+	if e.openLegs() {
 		return // they were skipped, and go on when their clusters are back
+	}
+	for _, c := range e.s.Clusters {
+		if c.Failed != "" && c.Began && !c.Back {
+			return // it is on its way back
+		}
 	}
 	if len(e.s.Run.Failures) > 0 {
 		e.become(journal.Completed, "CompletedWithFailures", "every stage is done; the change was taken back on %v, within maxFailures", e.s.Run.Failures)
@@ -79,13 +84,12 @@ func (e *Engine) legs(stage *plan.Stage) bool {
 	return true
 }
 
-// openLegs are legs that were begun or skipped, and are not done.
-func (e *Engine) openLegs() []journal.LegKey {
-	var open []journal.LegKey
+// openLegs is true while legs are not done that were passed over; they may be under way.
+func (e *Engine) openLegs() bool {
+	open := false
 	for key, l := range e.s.Legs {
 		if l.Phase != journal.Completed && e.s.Clusters[key.Cluster].Failed == "" {
-			open = append(open, key)
-			e.active[key] = true
+			open, e.active[key] = true, true
 		}
 	}
 	return open

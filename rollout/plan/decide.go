@@ -88,7 +88,7 @@ func NewRoute(leg Leg, order []string) *Route {
 // lets says whether the step lets a node run the change.
 func (r *Route) lets(s Step, node string) bool {
 	rank, known := r.rank[node]
-	return known && rank < s.Nodes || s.All
+	return known && rank < max(s.Nodes, r.From) || s.All
 }
 
 // place is where a node stands in the order; those that came later stand at its end.

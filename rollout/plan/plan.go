@@ -68,6 +68,8 @@ type Leg struct {
 	// run it without having been let.
 	MaxUnavailable int `json:"maxUnavailable"`
 	MaxLeaked      int `json:"maxLeaked"`
+	// From is how many nodes run the change already when the leg begins, from the probe before it.
+	From int `json:"from,omitempty"`
 	// Nodes is how many the order has; the order itself is kept apart, because two legs share it.
 	Nodes int `json:"nodes"`
 }
@@ -255,8 +257,12 @@ func (m *maker) probe() {
 		return
 	}
 	stage := m.plan.Stages[at]
-	leg := stage.Legs[slices.IndexFunc(stage.Legs, func(l Leg) bool { return l.Cluster == largest })]
+	later := &stage.Legs[slices.IndexFunc(stage.Legs, func(l Leg) bool { return l.Cluster == largest })]
+	leg := *later
 	leg.Steps = []Step{{Nodes: 1}, {Nodes: min(v1alpha1.MaxFirstStep, most)}}
+	// Its own stage goes on from there.
+	later.From = leg.Steps[1].Nodes
+	later.Steps = slices.DeleteFunc(slices.Clone(later.Steps), func(s Step) bool { return s.Nodes <= later.From && !s.All })
 	m.plan.Stages = slices.Insert(m.plan.Stages, after+1, Stage{Name: ProbeStage, Probe: true, Concurrency: 1, Legs: []Leg{leg}})
 }
 

@@ -70,7 +70,7 @@ func TestMake(t *testing.T) {
 		want   []string
 	}{
 		"by itself": {want: []string{
-			"staging 1: staging [1 3 5]", "largest-cluster-probe 1: big [1 3]", "prod 1: mid [1 3 9 27 50] big [1 3 9 27 81 243 300]",
+			"staging 1: staging [1 3 5]", "largest-cluster-probe 1: big [1 3]", "prod 1: mid [1 3 9 27 50] big [9 27 81 243 300]",
 		}},
 		"no probe": {
 			change: func(r *v1alpha1.Rollout) { r.LargestClusterProbe.Disabled = true },
