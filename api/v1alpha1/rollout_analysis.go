@@ -352,6 +352,9 @@ type RolloutScaleGate struct {
 	Window *metav1.Duration `json:"window,omitempty"`
 }
 
+// SetDefaults fills what was left out, for those who judge without a Rollout. It needs to know how often is looked.
+func (a *RolloutAnalysis) SetDefaults(interval time.Duration) { a.setDefaults(interval) }
+
 // setDefaults needs the rollout's interval, which is how often is looked.
 func (a *RolloutAnalysis) setDefaults(interval time.Duration) {
 	a.ConsecutiveLooks = orInt(a.ConsecutiveLooks, 3)

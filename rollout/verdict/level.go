@@ -22,6 +22,9 @@ type Level struct {
 	ControlBefore, ControlNow []float64
 	// At is when the newest was read.
 	At time.Time
+	// Usage is true for what is used and not suffered, as processors: a change may cost something, and whether all of it will
+	// fit is the scale gate's to say. Only its bound is judged.
+	Usage bool
 	// Own is the part of the newest value that the change's own requests cause, when that is measured, as a ratio; NaN
 	// when it is not.
 	Own float64
@@ -87,7 +90,7 @@ func (l Level) others() (float64, bool) {
 
 // grew says whether the level grew by more than it may, after what the others grew by is taken out.
 func (l Level) grew(growth, others float64, known bool) (string, bool) {
-	if len(l.Before) == 0 {
+	if len(l.Before) == 0 || l.Usage {
 		return "", false
 	}
 	now := quantile(l.Now, 0.5)

@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write what was decided into the transcr
 //	metric [success=EXPR] [failure=EXPR] [LIMIT=N …]   a new metric; _ is a space
 //	TIME measure VALUE|[VALUES]|none|error
 //	TIME judge                                what is known without a new measurement
-//	level NAME UNIT [bound=B] [growth=G] [own=R] before=V,… now=V,… [controls=V,…/V,…]
+//	level NAME UNIT [bound=B] [growth=G] [own=R] [usage=1] before=V,… now=V,… [controls=V,…/V,…]
 //	trend NAME UNIT bound=B every=D ahead=D [before=V,…] now=V,…
 //
 // A value "5*0.2" is 0.2 five times, "0..9" the numbers from 0 to 9.
@@ -157,6 +157,8 @@ func (s *stage) level(words []string, options map[string]string) {
 			l.Bound = s.number(value)
 		case "growth":
 			growth = s.number(value)
+		case "usage":
+			l.Usage = true
 		case "own":
 			l.Own = s.number(value)
 		case "controls":
