@@ -25,7 +25,7 @@ import (
 // Workload tells the change's pods on a cluster from those of the revision before it. It is asked once a look, from one
 // goroutine for each cluster. Pods that are being deleted are in neither.
 type Workload interface {
-	Pods(ctx context.Context) (update, stable []corev1.Pod, err error)
+	Pods(ctx context.Context, e engine.Exposure) (update, stable []corev1.Pod, err error)
 }
 
 // Cluster is one cluster that is measured, with the change or without.

@@ -26,13 +26,13 @@ type Labelled struct {
 	Client kubernetes.Interface
 	// Namespace and Selector, in the words of a label selector, find all of its pods.
 	Namespace, Selector string
-	// Label tells the revisions apart: controller-revision-hash for a DaemonSet, pod-template-hash for a Deployment. Update
-	// and Stable are its values; every value but Update is stable when Stable is "".
-	Label, Update, Stable string
+	// Label tells the revisions apart: controller-revision-hash for a DaemonSet, pod-template-hash for a Deployment. The
+	// exposure says what its values are; without a stable one every other value is.
+	Label string
 }
 
 // Pods implements Workload.
-func (l Labelled) Pods(ctx context.Context) (update, stable []corev1.Pod, err error) {
+func (l Labelled) Pods(ctx context.Context, e engine.Exposure) (update, stable []corev1.Pod, err error) {
 	pods, err := l.Client.CoreV1().Pods(l.Namespace).List(ctx, metav1.ListOptions{LabelSelector: l.Selector})
 	if err != nil {
 		return nil, nil, fmt.Errorf("listing the pods of %s: %w", l.Namespace, err)
@@ -40,9 +40,9 @@ func (l Labelled) Pods(ctx context.Context) (update, stable []corev1.Pod, err er
 	for _, p := range pods.Items {
 		switch revision := p.Labels[l.Label]; {
 		case p.DeletionTimestamp != nil:
-		case revision == l.Update:
+		case revision == e.UpdateRevision:
 			update = append(update, p)
-		case l.Stable == "" || revision == l.Stable:
+		case e.StableRevision == "" || revision == e.StableRevision:
 			stable = append(stable, p)
 		}
 	}
@@ -91,7 +91,7 @@ func (c *cluster) lookAtWorkload(ctx context.Context, spec v1alpha1.RolloutWorkl
 	unknown := func(err error) []verdict.Finding {
 		return []verdict.Finding{{Check: "workload.ready", Verdict: verdict.Unknown, Reason: err.Error(), At: now}}
 	}
-	update, stable, err := c.Workload.Pods(ctx)
+	update, stable, err := c.Workload.Pods(ctx, e)
 	if err != nil {
 		return unknown(err)
 	}
