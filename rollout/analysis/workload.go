@@ -86,18 +86,35 @@ func (c *cluster) allNodes(ctx context.Context, now time.Time) ([]string, error)
 	return known.names, nil
 }
 
-// lookAtWorkload looks at the component's pods, at exposed nodes, and at as many and more without it.
-func (c *cluster) lookAtWorkload(ctx context.Context, spec v1alpha1.RolloutWorkload, e engine.Exposure, now time.Time) []verdict.Finding {
-	unknown := func(err error) []verdict.Finding {
+// judgeWorkload looks at pods and nodes, or at what a record has of them.
+func (a *Analyst) judgeWorkload(ctx context.Context, c *cluster, e engine.Exposure, last reading, now time.Time) []verdict.Finding {
+	var w verdict.Workload
+	var err error
+	if a.o.Replay != nil {
+		r, ok := a.o.Replay(c.Name)
+		if !ok || r.Workload == nil {
+			return []verdict.Finding{{Check: "workload.ready", Verdict: verdict.Unknown, Reason: "the record has nothing on the workload", At: now}}
+		}
+		w = *r.Workload
+	} else if w, err = c.lookAtWorkload(ctx, a.o.Analysis.Workload, e, now); err != nil {
 		return []verdict.Finding{{Check: "workload.ready", Verdict: verdict.Unknown, Reason: err.Error(), At: now}}
 	}
+	if a.o.Record != nil {
+		a.o.Record(last.record(c.Name, &w))
+	}
+	return w.Judge(a.o.Analysis.Workload)
+}
+
+// lookAtWorkload looks at the component's pods, at exposed nodes, and at as many and more without it.
+func (c *cluster) lookAtWorkload(ctx context.Context, spec v1alpha1.RolloutWorkload, e engine.Exposure, now time.Time) (verdict.Workload, error) {
+	w := verdict.Workload{At: now, Since: e.Since, Planned: e.Planned}
 	update, stable, err := c.Workload.Pods(ctx, e)
 	if err != nil {
-		return unknown(err)
+		return w, err
 	}
 	names, err := c.allNodes(ctx, now)
 	if err != nil {
-		return unknown(err)
+		return w, err
 	}
 	exposed := sets.New(e.Exposed...)
 	for _, p := range update {
@@ -110,14 +127,12 @@ func (c *cluster) lookAtWorkload(ctx context.Context, spec v1alpha1.RolloutWorkl
 	for _, p := range slices.Concat(update, stable) {
 		own.Insert(p.Namespace + "/" + p.Name)
 	}
-	w := verdict.Workload{At: now, Since: e.Since, Planned: e.Planned, Update: podsOf(update), Stable: podsOf(stable)}
+	w.Update, w.Stable = podsOf(update), podsOf(stable)
 	if w.Exposed, err = c.lookAtNodes(ctx, spread(sets.List(exposed), maxExposedNodes), spec, own); err != nil {
-		return unknown(err)
+		return w, err
 	}
-	if w.Control, err = c.lookAtNodes(ctx, spread(without, maxControlNodes), spec, own); err != nil {
-		return unknown(err)
-	}
-	return w.Judge(spec)
+	w.Control, err = c.lookAtNodes(ctx, spread(without, maxControlNodes), spec, own)
+	return w, err
 }
 
 // spread picks the same nodes each time, and not the first by name: those are often of one zone.
