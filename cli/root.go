@@ -143,6 +143,7 @@ func verbs(env *Env) []*cobra.Command {
 		newEmergency(env),
 		newLab(env),
 		newDrillCommand(env),
+		newRollout(env),
 		newVersion(env),
 		newDocs(env),
 	}

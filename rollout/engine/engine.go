@@ -20,6 +20,7 @@ import (
 	"github.com/seakeep/seakeep/rollout/jail"
 	"github.com/seakeep/seakeep/rollout/journal"
 	"github.com/seakeep/seakeep/rollout/plan"
+	"github.com/seakeep/seakeep/rollout/target"
 )
 
 // Options are what an engine needs.
@@ -38,7 +39,9 @@ type Options struct {
 	Every time.Duration
 	// Unreachable is how long a cluster may fail to answer before it is skipped; default 1 min.
 	Unreachable time.Duration
-	Log         *slog.Logger
+	// Told, if set, is told of each event, from one goroutine at a time. It must not block.
+	Told func(journal.Event)
+	Log  *slog.Logger
 }
 
 // Cluster is how one cluster is stepped.
@@ -47,6 +50,13 @@ type Cluster struct {
 	Fence  Fence
 	// Rungs are the measures against a change that does harm, from the lightest on. Freezing and reverting are the engine's own.
 	Rungs []jail.Rung
+}
+
+// Pins are what is pinned of a cluster.
+func (e *Engine) Pins(cluster string) target.Pins {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.s.Clusters[cluster].Pins
 }
 
 // Engine carries out one run.
@@ -272,11 +282,10 @@ func (e *Engine) event(stage, cluster, kind, reason, format string, args ...any)
 	e.written(e.o.Journal.Tell(e.o.Run, event))
 	e.events = append(e.events, event)
 	e.events = e.events[max(0, len(e.events)-shownEvents):]
-	level := slog.LevelInfo
-	if kind == journal.Warning {
-		level = slog.LevelWarn
+	if e.o.Told != nil {
+		e.o.Told(event)
 	}
-	e.o.Log.Log(context.Background(), level, "Rollout", "run", e.o.Run, "stage", stage, "cluster", cluster, "reason", reason, "message", event.Message)
+	e.o.Log.Debug("Rollout", "run", e.o.Run, "stage", stage, "cluster", cluster, "reason", reason, "message", event.Message)
 }
 
 // become changes the run's phase; the reason is one word, the message a sentence. The lock must be held.

@@ -224,3 +224,18 @@ func nodeReady(n *corev1.Node) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 	})
 }
+
+// Pods are the pods of the update revision and those of the stable one that are not ending, for those who judge them.
+func (t *Target) Pods(ctx context.Context, pins target.Pins) (update, stable []corev1.Pod, err error) {
+	pods, err := t.pods(ctx, labels.Everything(), pins)
+	for _, p := range pods {
+		switch revision := p.Labels[appsv1.DefaultDaemonSetUniqueLabelKey]; {
+		case p.DeletionTimestamp != nil || revision == "":
+		case revision == pins.Update:
+			update = append(update, p)
+		case revision == pins.Stable:
+			stable = append(stable, p)
+		}
+	}
+	return update, stable, err
+}
