@@ -152,7 +152,10 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 		Fence: &fence.Fence{
 			Client: client, Namespace: apf.LeaseNamespace, Name: rolloutLease(r), FieldManager: target.FieldManager, Holder: holder, Length: o.lease, Log: env.Log(),
 		},
-		Rungs: []jail.Rung{&apfRung{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
+		Rungs: []jail.Rung{
+			jail.APF{Jailer: jailer{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
+			jail.RBAC{Client: client},
+		},
 	}
 	measured := analysis.Cluster{Name: c.Name, Config: c.Config, Servers: servers}
 	pods := func(of podsOf) *rolloutPods {
@@ -228,7 +231,7 @@ type rolloutPods struct {
 }
 
 // Pods implements analysis.Workload.
-func (p *rolloutPods) Pods(ctx context.Context) (update, stable []corev1.Pod, err error) {
+func (p *rolloutPods) Pods(ctx context.Context, _ engine.Exposure) (update, stable []corev1.Pod, err error) {
 	pins := p.pins()
 	if pins.Object == "" {
 		return nil, nil, nil

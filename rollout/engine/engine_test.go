@@ -450,7 +450,7 @@ func (r *recorder) ReducesLoad() bool                           { return r.reduc
 func (r *recorder) Prove(context.Context, jail.Component) error { return r.note("prove") }
 func (r *recorder) Undo(context.Context, jail.Component) error  { return r.note("undo") }
 func (r *recorder) Do(_ context.Context, c jail.Component, reason string, length time.Duration) error {
-	if c.ServiceAccount != namespace+"/default" || reason == "" || length <= 0 {
+	if c.ServiceAccount != namespace+"/unattributed" || reason == "" || length <= 0 {
 		return fmt.Errorf("asked with %+v, %q, %v", c, reason, length)
 	}
 	return r.note("do")

@@ -33,10 +33,6 @@ type lane struct {
 	answersFor journal.Leg
 	asked      time.Time
 	unanswered int
-	// decided is what was last seen.
-	decided plan.Decision
-	// climbed is when a rung was last taken.
-	climbed time.Time
 }
 
 // run takes the lease and works, until the context ends. While another process has the lease, or nobody knows, nothing is done.

@@ -300,6 +300,7 @@ func (t *Target) Component(ctx context.Context, pins target.Pins) (jail.Componen
 		account = "default"
 	}
 	c.ServiceAccount = t.Change.Namespace + "/" + account
+	c.Protected = jail.Protected(t.Change.Namespace, t.Change.Name, after.Spec)
 	if pins.Update == "" {
 		return c, nil
 	}
