@@ -155,7 +155,7 @@ func (l *lane) tick(ctx context.Context) {
 		if l.putCluster(a.cluster) {
 			l.e.note("", l.name, journal.Warning, "NotFinished", "what the run wrote for itself is left there: %v", err)
 		}
-	case errors.Is(err, target.ErrForeign):
+	case errors.Is(err, target.ErrForeign), errors.Is(err, target.ErrNothing):
 		l.stop(journal.Paused, "ForeignChange", err)
 	case errors.Is(err, target.ErrGone):
 		l.gone(err)

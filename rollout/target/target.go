@@ -50,6 +50,8 @@ var (
 	ErrForeign = errors.New("somebody else changed it")
 	// ErrGone says that it, or its namespace, was deleted in the middle of the run.
 	ErrGone = errors.New("it was deleted")
+	// ErrNothing says that there is nothing to roll out: the change is there already.
+	ErrNothing = errors.New("there is nothing to roll out")
 )
 
 // NextTemplate is the new pod template of a workload, as the rollout says it: whole, or as a patch of the one there is.

@@ -109,7 +109,7 @@ func (t *Target) Prepare(ctx context.Context) (target.Pins, error) {
 		return target.Pins{}, fmt.Errorf("trying the new template on %s: %w", t.where(), err)
 	}
 	if equality.Semantic.DeepEqual(dry.Spec.Template, ds.Spec.Template) {
-		return target.Pins{}, fmt.Errorf("%s has this template already: there is nothing to roll out", t.where())
+		return target.Pins{}, fmt.Errorf("%s has this template already: %w", t.where(), target.ErrNothing)
 	}
 	pins := target.Pins{Object: string(ds.UID)}
 	if pins.Before, err = json.Marshal(ds.Spec.Template); err != nil {

@@ -73,7 +73,7 @@ func (t *Target) Prepare(ctx context.Context) (target.Pins, error) {
 		return pins, fmt.Errorf("trying the new template on %s: %w", t.where(), err)
 	}
 	if equality.Semantic.DeepEqual(dry.Spec.Template, d.Spec.Template) {
-		return pins, fmt.Errorf("%s has this template already: there is nothing to roll out", t.where())
+		return pins, fmt.Errorf("%s has this template already: %w", t.where(), target.ErrNothing)
 	}
 	pins.Object = string(d.UID)
 	if pins.Before, err = json.Marshal(d.Spec.Template); err != nil {

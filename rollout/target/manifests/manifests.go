@@ -127,7 +127,7 @@ func (t *Target) makes(namespace string) bool {
 func (t *Target) Prepare(ctx context.Context) (target.Pins, error) {
 	pins, changes, err := t.prepare(ctx)
 	if err == nil && !changes {
-		err = errors.New("change.manifests: every object is like this already: there is nothing to roll out")
+		err = fmt.Errorf("change.manifests: every object is like this already: %w", target.ErrNothing)
 	}
 	return pins, err
 }
