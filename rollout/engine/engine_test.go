@@ -394,7 +394,9 @@ func TestEngineOnLabs(t *testing.T) {
 		other := &rig{t: t, name: r.name, clients: clients, dir: t.TempDir(), judge: &judge{saw: map[string]int{}}}
 		// Both were planned before either had begun: the first holds still for the other to be made.
 		second, _ := other.background(other.rollout(nil), "two")
-		r.wait("one of them has begun", first, func(v View) bool { return slices.Contains(reasons(v), "Began") || slices.Contains(reasons(second.View()), "Began") })
+		r.wait("one of them has begun", first, func(v View) bool {
+			return slices.Contains(reasons(v), "Began") || slices.Contains(reasons(second.View()), "Began")
+		})
 		winner, loser := first, second
 		if slices.Contains(reasons(second.View()), "Began") {
 			winner, loser = second, first
