@@ -124,17 +124,17 @@ func share(kind Kind, i Interval, room Room, bound float64) Share {
 	s := Share{Kind: kind, Room: left}
 	if left == 0 {
 		s.Outcome = Fail
-		s.Reason = fmt.Sprintf("others take all of the %s %s there are", number(room.Capacity), kind)
+		s.Reason = fmt.Sprintf("others take all of the %s %s there are", Number(room.Capacity), kind)
 		if i.Mean == 0 && i.Lower == 0 {
 			s.Outcome = Unknown
 		}
 		return s
 	}
 	s.Mean, s.Lower, s.Upper = i.Mean/left, i.Lower/left, i.Upper/left
-	figures := fmt.Sprintf("%s%s of %s (%s–%s), %.0f %% of the %s that others leave", number(i.Mean), space(kind.Unit()), kind, number(i.Lower), number(i.Upper), 100*s.Mean, number(left))
+	figures := fmt.Sprintf("%s%s of %s (%s–%s), %.0f %% of the %s that others leave", Number(i.Mean), space(kind.Unit()), kind, Number(i.Lower), Number(i.Upper), 100*s.Mean, Number(left))
 	if i.Unbounded {
 		s.Upper = 0
-		figures = fmt.Sprintf("at least %s%s of %s, %.0f %% of the %s that others leave", number(i.Lower), space(kind.Unit()), kind, 100*s.Lower, number(left))
+		figures = fmt.Sprintf("at least %s%s of %s, %.0f %% of the %s that others leave", Number(i.Lower), space(kind.Unit()), kind, 100*s.Lower, Number(left))
 	}
 	limit := fmt.Sprintf("%.0f %%", 100*bound)
 	switch {
@@ -174,8 +174,8 @@ func space(unit string) string {
 	return " " + unit
 }
 
-// number prints three digits.
-func number(v float64) string {
+// Number prints three digits, with k, M or G.
+func Number(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 1e9:
 		return fmt.Sprintf("%.3gG", v/1e9)

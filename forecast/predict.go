@@ -109,6 +109,16 @@ func (m *Model) Predict(at At) Prediction {
 	return p
 }
 
+// Background is what the API servers of a cluster take of a kind without the component, as far as the samples tell.
+func (m *Model) Background(cluster string, kind Kind) (v float64, ok bool) {
+	for _, c := range m.clusters {
+		if l := c.lines[kind]; c.name == cluster && l != nil && !l.own && l.why == "" {
+			return math.Max(0, l.a), true
+		}
+	}
+	return 0, false
+}
+
 // sources are the clusters that can say something about a kind, and otherwise why they cannot.
 func (m *Model) sources(kind Kind, at At) (all []source, why string) {
 	objects := at.Objects > 0

@@ -167,11 +167,11 @@ func (s *stage) predict(name string, nodes int, words []string) {
 	}
 	p := m.Predict(at)
 	line := func(kind Kind, what string, i Interval) {
-		upper := number(i.Upper)
+		upper := Number(i.Upper)
 		if i.Unbounded {
 			upper = "?"
 		}
-		fmt.Fprintf(&s.out, "\t%s%s %s (%s–%s)", kind, what, number(i.Mean), number(i.Lower), upper)
+		fmt.Fprintf(&s.out, "\t%s%s %s (%s–%s)", kind, what, Number(i.Mean), Number(i.Lower), upper)
 		for _, more := range []string{i.From, i.Unknown} {
 			if more != "" {
 				fmt.Fprintf(&s.out, "; %s", more)

@@ -49,19 +49,14 @@ func (f *Flow) Mark(ctx context.Context) (Mark, error) {
 }
 
 func (s *Server) read(ctx context.Context, schema, level string) (signals.Flow, error) {
+	var reading signals.Flow
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
-	if err != nil {
-		return signals.Flow{}, fmt.Errorf("reading the metrics of %s: %w", s.Name, err)
+	if err == nil {
+		err = s.do(request, func(response *http.Response) (err error) {
+			reading, err = signals.ReadFlow(response.Body, time.Now(), schema, level)
+			return err
+		})
 	}
-	response, err := s.Client.Do(request)
-	if err != nil {
-		return signals.Flow{}, fmt.Errorf("reading the metrics of %s: %w", s.Name, err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return signals.Flow{}, fmt.Errorf("reading the metrics of %s: it answers %s", s.Name, response.Status)
-	}
-	reading, err := signals.ReadFlow(response.Body, time.Now(), schema, level)
 	if err != nil {
 		return signals.Flow{}, fmt.Errorf("reading the metrics of %s: %w", s.Name, err)
 	}
@@ -70,15 +65,6 @@ func (s *Server) read(ctx context.Context, schema, level string) (signals.Flow, 
 
 // Taken implements Mark.
 func (m *flowMark) Taken() time.Time { return m.readings[0].Read }
-
-// Objects is how many objects of a resource there are; the API servers count the same ones.
-func (m *flowMark) Objects(r signals.Resource) int {
-	most := 0.0
-	for _, reading := range m.readings {
-		most = max(most, reading.Objects[r])
-	}
-	return int(most)
-}
 
 // busyElse is which share of all requests must have been refused to others for a window to be disturbed: a client that somebody
 // jailed, or one that asks too often, is refused all day long.

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -100,11 +101,19 @@ func TestFlowInTheLab(t *testing.T) {
 		t.Fatal(err)
 	}
 	meter := &Flow{Servers: []Server{{Name: "kube-apiserver", URL: l.APIServerURL(0) + "/metrics", Client: metrics}}, Schema: schema.Name(), Level: schema.Name()}
-	place := &DaemonSet{Client: client, Cluster: "lab", Workload: workload, Meter: meter, Counted: signals.Resource{Resource: "pods"}}
+	place := &DaemonSet{Client: client, Cluster: "lab", Workload: workload, Servers: meter.Servers, Counted: signals.Resource{Resource: "pods"}}
 	var samples []forecast.Sample
 	// The API server counts its objects once a minute, and learns of the level within moments.
-	testkit.Within(t, "the API server counts nodes, and has the level", 90*time.Second, func() bool {
+	said := ""
+	testkit.Within(t, "the API server counts nodes, and has the level", 2*time.Minute, func() bool {
 		e, err := place.Exposure(t.Context())
+		if err == nil {
+			_, err = meter.Mark(t.Context())
+		}
+		if now := fmt.Sprint(e, err); now != said {
+			said = now
+			t.Log(said)
+		}
 		return err == nil && e.Nodes == 6 && e.Objects >= 300
 	})
 	measure := func(exposed, windows int) (mean float64) {

@@ -324,6 +324,51 @@ func TestSchemaValidate(t *testing.T) {
 	}
 }
 
+// What is written is read back; what is wrong is named by its line; half a line at the end is of a process that was killed.
+func TestRecord(t *testing.T) {
+	want := []forecast.Sample{
+		{Cluster: "c", Nodes: 3, Exposed: 1, From: epoch, To: epoch.Add(time.Minute), Cost: map[forecast.Kind]float64{forecast.Seats: 0.25}},
+		{Cluster: "c", Nodes: 3, Exposed: 3, From: epoch.Add(time.Minute), To: epoch.Add(2 * time.Minute), Server: map[forecast.Kind]float64{forecast.CPU: 1}, Startup: true, Started: 2},
+	}
+	var file bytes.Buffer
+	for _, s := range want {
+		if err := WriteSample(&file, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file.WriteString("\n{\"cluster\":\"c\",\"nod")
+	got, err := ReadSamples(&file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	for name, text := range map[string]string{
+		"an unknown field": `{"cluster":"c","nodez":3}`,
+		"no JSON":          "seats=3",
+		"no sense":         `{"cluster":"c","nodes":3,"exposed":9,"from":"2024-12-11T15:00:00Z","to":"2024-12-11T15:01:00Z","cost":{"seats":1}}`,
+		"too long":         strings.Repeat(" ", 2*maxSampleLine),
+	} {
+		if _, err := ReadSamples(strings.NewReader("\n" + text + "\n")); err == nil || !strings.Contains(err.Error(), "line 2") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzReadSamples(f *testing.F) {
+	f.Add([]byte(`{"cluster":"c","nodes":3,"exposed":1,"from":"2024-12-11T15:00:00Z","to":"2024-12-11T15:01:00Z","cost":{"seats":1}}` + "\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		samples, err := ReadSamples(bytes.NewReader(text))
+		if err != nil {
+			return
+		}
+		if _, err := forecast.Fit(samples, forecast.Options{}); err != nil {
+			t.Errorf("what was read cannot be fitted: %v", err)
+		}
+	})
+}
+
 func FuzzAuditLog(f *testing.F) {
 	f.Add([]byte(auditLine(epoch, "u", "n", "list", time.Second, 200)+auditLine(epoch.Add(time.Hour), "u", "m", "watch", time.Second, 429)), uint16(60))
 	f.Add([]byte("\x1f\x8b\n"), uint16(1))

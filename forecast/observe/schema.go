@@ -55,7 +55,7 @@ func (s Schema) Name() string {
 		}
 		return '-'
 	}, strings.ToLower(s.ServiceAccount))
-	readable = strings.Trim(readable[:min(len(readable), 40)], "-")
+	readable = strings.Trim(readable[:min(len(readable), 36)], "-")
 	return "seakeep-forecast-" + readable + "-" + hex.EncodeToString(sum[:4])
 }
 

@@ -51,9 +51,11 @@ type DaemonSet struct {
 	Client   kubernetes.Interface
 	Cluster  string
 	Workload Workload
-	// Meter reads the API servers; Counted is what the component reads, for Exposure.Objects.
-	Meter   *Flow
+	// Servers are read; Counted is what the component reads, for Exposure.Objects.
+	Servers []Server
 	Counted signals.Resource
+	// Nodes is how many the cluster has; 0: what the API servers say.
+	Nodes int
 }
 
 // Exposure implements Place.
@@ -65,16 +67,24 @@ func (d *DaemonSet) Exposure(ctx context.Context) (Exposure, error) {
 	if ds.Status.ObservedGeneration < ds.Generation {
 		return Exposure{}, fmt.Errorf("reading %s: its controller has not seen its last change yet", d.Workload)
 	}
-	mark, err := d.Meter.Mark(ctx)
+	readings, err := loads(ctx, d.Servers)
 	if err != nil {
 		return Exposure{}, err
 	}
-	counts := mark.(*flowMark)
-	nodes := counts.Objects(signals.Resource{Resource: "nodes"})
-	if nodes == 0 {
+	e := Exposure{Cluster: d.Cluster, Nodes: d.Nodes}
+	counted := 0.0
+	for _, l := range readings {
+		e.Objects = max(e.Objects, int(l.Objects[d.Counted]))
+		counted = max(counted, l.Objects[signals.Resource{Resource: "nodes"}])
+	}
+	if e.Nodes == 0 {
+		e.Nodes = int(counted)
+	}
+	if e.Nodes == 0 {
 		return Exposure{}, errors.New("the API servers do not say how many nodes there are (apiserver_resource_objects, about a minute after their start)")
 	}
 	// Pods of the newest template, which under OnDelete are those of the change.
-	exposed := int(ds.Status.UpdatedNumberScheduled)
-	return Exposure{Cluster: d.Cluster, Nodes: max(nodes, exposed), Exposed: exposed, Objects: counts.Objects(d.Counted)}, nil
+	e.Exposed = int(ds.Status.UpdatedNumberScheduled)
+	e.Nodes = max(e.Nodes, e.Exposed)
+	return e, nil
 }
