@@ -82,9 +82,9 @@ It answers Unknown where the data do not carry a prediction, and says what is mi
 	flags.DurationVar(&o.period, "period", 0, "the component's slowest timer, if it is known")
 	flags.Int32Var(&o.shares, "shares", observe.DefaultShares, "concurrency shares of the priority level that is made: its cap")
 	flags.StringArrayVar(&o.targets, "for", nil, "say it for another cluster too, as `NAME=NODES[,OBJECTS]`; may be repeated")
-	flags.StringSliceVar(&o.capacity, "capacity", nil, "what API servers have of a kind, as `KIND=AMOUNT[-USED]`, seats, requests, bytes, watches, cpu or memory (default: processors as they say themselves)")
+	flags.StringSliceVar(&o.capacity, "capacity", nil, "what API servers have of a kind, as `KIND=AMOUNT[-USED]`, seats, requests, bytes, watches, cpu or memory (default: processors, memory limit and seats as they say themselves)")
 	flags.Float64Var(&o.most, "max-utilization", forecast.DefaultMaxUtilization, "share of what others leave that the component may take")
-	flags.BoolVar(&o.strict, "strict", false, "let processors and memory, which are counted for whole API servers, hold it back as well")
+	flags.BoolVar(&o.strict, "strict", false, "let memory, which is counted for whole API servers and breathes, hold it back as well")
 	flags.StringVarP(&o.output, "output", "o", "table", "table | json | html")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "check that the flow schema can be made, and write and measure nothing")
 	for _, name := range []string{"server", "workload", "cluster", "nodes", "objects", "user-agent", "hold", "window", "period", "shares", "for", "capacity", "max-utilization"} {
@@ -220,7 +220,7 @@ func runForecast(ctx context.Context, env *Env, o *forecastOptions) error {
 	f := forecastReport{Workload: o.workload, MaxUtilization: o.most, Samples: samples}
 	worst := forecast.Pass
 	for _, t := range targets {
-		t.capacity = forecast.Capacity{Kinds: o.rooms(t.at, rooms, model, survey, samples), MaxUtilization: o.most}
+		t.capacity = forecast.Capacity{Kinds: o.rooms(t.at, rooms, model, survey), MaxUtilization: o.most}
 		row := forecastRow{Cluster: t.at.Cluster, Nodes: t.at.Nodes, Prediction: model.Predict(t.at), Capacity: t.capacity}
 		row.Judgement = forecast.Judge(row.Prediction, t.capacity)
 		if row.Judgement.Outcome != forecast.Pass {
@@ -252,7 +252,7 @@ func (o *forecastOptions) measured(samples []forecast.Sample) []forecastTarget {
 }
 
 // rooms are what a cluster has: what the command line says, else what its API servers said while it was measured.
-func (o *forecastOptions) rooms(at forecast.At, given map[forecast.Kind]forecast.Room, model *forecast.Model, survey *observe.Survey, samples []forecast.Sample) map[forecast.Kind]forecast.Room {
+func (o *forecastOptions) rooms(at forecast.At, given map[forecast.Kind]forecast.Room, model *forecast.Model, survey *observe.Survey) map[forecast.Kind]forecast.Room {
 	if len(given) > 0 {
 		return given
 	}
@@ -262,8 +262,6 @@ func (o *forecastOptions) rooms(at forecast.At, given map[forecast.Kind]forecast
 	own := 0.0
 	if background, ok := model.Background(at.Cluster, forecast.CPU); ok {
 		own = max(0, survey.CPU-background)
-	} else if len(samples) > 0 {
-		own = samples[len(samples)-1].Cost[forecast.Seats]
 	}
 	rooms := survey.Room(own)
 	if o.strict {

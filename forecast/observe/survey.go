@@ -19,6 +19,9 @@ type Survey struct {
 	// Processors and MemoryLimit are of all API servers together; the limit is 0 when their runtimes are told none.
 	Processors  float64 `json:"processors"`
 	MemoryLimit float64 `json:"memoryLimit,omitempty"`
+	// Seats are the concurrency limits of all priority levels, 0 without API Priority and Fairness; SeatsTaken are executing.
+	Seats      float64 `json:"seats,omitempty"`
+	SeatsTaken float64 `json:"seatsTaken,omitempty"`
 	// CPU and Memory are in use, by everybody.
 	CPU    float64 `json:"cpu"`
 	Memory float64 `json:"memory"`
@@ -42,6 +45,21 @@ func Look(ctx context.Context, servers []Server, apart time.Duration) (Survey, e
 		return Survey{}, err
 	}
 	s := Survey{Objects: map[signals.Resource]int{}}
+	for _, server := range servers {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
+		if err == nil {
+			err = server.do(request, func(response *http.Response) error {
+				about, err := signals.ReadAbout(response.Body)
+				for _, seats := range about.Seats {
+					s.Seats += seats
+				}
+				return err
+			})
+		}
+		if err != nil {
+			return Survey{}, fmt.Errorf("reading the metrics of %s: %w", server.Name, err)
+		}
+	}
 	limited := true
 	for i := range second {
 		change := second[i].Since(first[i])
@@ -49,6 +67,7 @@ func Look(ctx context.Context, servers []Server, apart time.Duration) (Survey, e
 			return Survey{}, fmt.Errorf("%s began anew", servers[i].Name)
 		}
 		s.CPU += change.CPU()
+		s.SeatsTaken += (first[i].ExecutingSeats + second[i].ExecutingSeats) / 2
 		s.Memory += second[i].ResidentBytes
 		s.Processors += second[i].Processors
 		s.MemoryLimit += second[i].MemoryLimit
@@ -100,15 +119,17 @@ func (s *Server) do(request *http.Request, read func(*http.Response) error) erro
 	return read(response)
 }
 
-// Room is what a component may come to take of the cluster. A seat that executes keeps up to one processor busy, so that there
-// are as many as processors, however many priority and fairness would let in: on 2024-12-11 that was far more than the API
-// servers could do. own is what of the processors in use is the component's already.
+// Room is what a component may come to take of the cluster: processors and memory as the API servers say themselves, and the
+// seats of priority and fairness, whose number says what is let in and not what can be done: on 2024-12-11 it was far more than
+// the API servers had processors for. own is what of the processors in use is the component's already. Memory is advisory: a
+// heap breathes by more than a few nodes cost.
 func (s Survey) Room(own float64) map[forecast.Kind]forecast.Room {
-	others := max(0, s.CPU-own)
 	rooms := map[forecast.Kind]forecast.Room{}
 	if s.Processors > 0 {
-		rooms[forecast.Seats] = forecast.Room{Capacity: s.Processors, Used: others}
-		rooms[forecast.CPU] = forecast.Room{Capacity: s.Processors, Used: others, Advisory: true}
+		rooms[forecast.CPU] = forecast.Room{Capacity: s.Processors, Used: max(0, s.CPU-own)}
+	}
+	if s.Seats > 0 {
+		rooms[forecast.Seats] = forecast.Room{Capacity: s.Seats, Used: s.SeatsTaken}
 	}
 	if s.MemoryLimit > 0 {
 		rooms[forecast.Memory] = forecast.Room{Capacity: s.MemoryLimit, Used: s.Memory, Advisory: true}
