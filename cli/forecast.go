@@ -62,7 +62,8 @@ It answers Unknown where the data do not carry a prediction, and says what is mi
 		Example: `  seakeep forecast --workload daemonset/telemetry/agent --samples telemetry.jsonl --hold 10m     # at none, 1 and 3 nodes
   seakeep forecast --workload daemonset/telemetry/agent --audit /var/log/kubernetes/audit.log --nodes 300
   seakeep forecast --samples telemetry.jsonl --for production=3000 --capacity seats=40 -o json
-  seakeep forecast lint -f agent.yaml`,
+  seakeep forecast lint -f agent.yaml
+  seakeep forecast rehearse --exec ./agent --nodes 27 --for production=300`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runForecast(cmd.Context(), env, &o) },
 	}
@@ -91,7 +92,7 @@ It answers Unknown where the data do not carry a prediction, and says what is mi
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "html"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.AddCommand(newForecastLint(env))
+	cmd.AddCommand(newForecastLint(env), newForecastRehearse(env))
 	return cmd
 }
 
@@ -144,6 +145,18 @@ func parseForecastTarget(text string) (forecast.At, error) {
 	return at, nil
 }
 
+func (o *forecastOptions) parseTargets() ([]forecastTarget, error) {
+	var targets []forecastTarget
+	for _, text := range o.targets {
+		at, err := parseForecastTarget(text)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, forecastTarget{at: at})
+	}
+	return targets, nil
+}
+
 // parseCapacity reads KIND=AMOUNT[-USED].
 func (o *forecastOptions) parseCapacity() (map[forecast.Kind]forecast.Room, error) {
 	rooms := map[forecast.Kind]forecast.Room{}
@@ -184,13 +197,9 @@ func runForecast(ctx context.Context, env *Env, o *forecastOptions) error {
 	if err != nil {
 		return usageError(err, forecastHint)
 	}
-	var targets []forecastTarget
-	for _, text := range o.targets {
-		at, err := parseForecastTarget(text)
-		if err != nil {
-			return usageError(err, forecastHint)
-		}
-		targets = append(targets, forecastTarget{at: at})
+	targets, err := o.parseTargets()
+	if err != nil {
+		return usageError(err, forecastHint)
 	}
 	samples, err := o.earlier()
 	if err != nil {
@@ -212,14 +221,18 @@ func runForecast(ctx context.Context, env *Env, o *forecastOptions) error {
 	if err != nil || o.dryRun {
 		return err
 	}
+	return o.report(env, samples, rooms, targets, survey)
+}
+
+// report says what the samples come to on every cluster that is asked about.
+func (o *forecastOptions) report(env *Env, samples []forecast.Sample, rooms map[forecast.Kind]forecast.Room, targets []forecastTarget, survey *observe.Survey) error {
 	model, err := forecast.Fit(samples, forecast.Options{Period: o.period})
 	if err != nil {
 		return usageError(err, forecastHint)
 	}
-	targets = append(o.measured(samples), targets...)
 	f := forecastReport{Workload: o.workload, MaxUtilization: o.most, Samples: samples}
 	worst := forecast.Pass
-	for _, t := range targets {
+	for _, t := range append(o.measured(samples), targets...) {
 		t.capacity = forecast.Capacity{Kinds: o.rooms(t.at, rooms, model, survey), MaxUtilization: o.most}
 		row := forecastRow{Cluster: t.at.Cluster, Nodes: t.at.Nodes, Prediction: model.Predict(t.at), Capacity: t.capacity}
 		row.Judgement = forecast.Judge(row.Prediction, t.capacity)

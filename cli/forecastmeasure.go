@@ -135,7 +135,7 @@ func (o *forecastOptions) measure(ctx context.Context, env *Env) (samples []fore
 }
 
 // flow makes the flow schema and says how it is taken back.
-func (o *forecastOptions) flow(ctx context.Context, env *Env, client kubernetes.Interface, servers []observe.Server, account string) (*observe.Flow, func() error, error) {
+func (o *forecastOptions) flow(ctx context.Context, env *Env, client kubernetes.Interface, servers []observe.Server, account string) (_ *observe.Flow, remove func() error, err error) {
 	schema := observe.Schema{ServiceAccount: account, Shares: o.shares, For: max(time.Minute, min(o.hold+schemaGrace, 24*time.Hour))}
 	if err := schema.Validate(); err != nil {
 		return nil, nil, usageError(err, forecastHint)
@@ -156,7 +156,7 @@ func (o *forecastOptions) flow(ctx context.Context, env *Env, client kubernetes.
 		fmt.Fprintf(env.Stdout, "the flow schema and the priority level %s can be made (dry run)\n", schema.Name())
 		return nil, nil, nil
 	}
-	remove := func() error {
+	remove = func() error {
 		// The interrupt that ended the measurement must not leave it there.
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 		defer cancel()
