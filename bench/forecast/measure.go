@@ -79,7 +79,7 @@ func (r *rig) live(ctx context.Context) ([]outcome, error) {
 			return nil, err
 		}
 		from := time.Since(c.began)
-		full, err := c.hold(ctx, []variation{v}, o.nodes, o.window, 2)
+		full, err := c.hold(ctx, []variation{v}, o.nodes, v.whole(o.window), 2)
 		if err != nil {
 			return nil, err
 		}
@@ -125,17 +125,15 @@ func (r *rig) few(ctx context.Context, c *cluster, all []variation, steps ...int
 		}
 	}
 	for _, n := range steps {
-		for _, v := range all {
-			if n == 0 {
-				break
-			}
-			if err := c.expose(ctx, v, n); err != nil {
-				return nil, nil, err
-			}
+		if err := c.exposeAll(ctx, all, n); err != nil {
+			return nil, nil, err
 		}
 		windows := r.options.few
-		if n == 0 {
-			windows = 2
+		switch {
+		case n == 0:
+			windows = 1
+		case c.name == staging:
+			windows = 3
 		}
 		r.say("%d components on %d nodes of %s for %s", len(all), n, c.name, time.Duration(windows)*r.options.window)
 		from := time.Since(c.began)
@@ -162,25 +160,8 @@ func (r *rig) staging(ctx context.Context, all []variation) (map[string][]foreca
 		return nil, err
 	}
 	defer c.close()
-	// On all of its nodes they are one after the other: together they would be in each other's way.
-	samples, _, err := r.few(ctx, c, all, 0, 1)
-	if err != nil {
-		return nil, err
-	}
-	for _, v := range all {
-		if err := c.expose(ctx, v, r.options.staging); err != nil {
-			return nil, err
-		}
-		full, err := c.hold(ctx, []variation{v}, r.options.staging, r.options.window, 2)
-		if err != nil {
-			return nil, err
-		}
-		samples[v.Name] = append(samples[v.Name], full[v.Name]...)
-		if err := c.end(ctx, v); err != nil {
-			return nil, err
-		}
-	}
-	return samples, nil
+	samples, _, err := r.few(ctx, c, all, 0, 1, r.options.staging)
+	return samples, err
 }
 
 func exposedOn(samples []forecast.Sample, steps ...int) (some []forecast.Sample) {
@@ -237,7 +218,7 @@ func draw(traces []*trace, n int, seed uint64) ([]outcome, error) {
 		for _, p := range t.Phases {
 			switch {
 			case p.Exposed == t.Nodes:
-				length = min(p.To-p.From, 20*time.Second)
+				length = t.Variation.whole(20 * time.Second)
 				at := p.From + time.Duration(random.Int64N(int64(p.To-p.From-length)+1))
 				truth = mean(t.cut(p, at, length, 1, nil))
 			case p.Exposed == 0:

@@ -142,8 +142,13 @@ func (c *cluster) expose(ctx context.Context, v variation, nodes int) error {
 			}
 		})
 	}
+	// As in a rollout that takes its time, agents start one after the other, over a period: all at once they would go on asking
+	// at once.
+	pace := time.NewTicker(max(time.Millisecond, v.every()/time.Duration(max(1, nodes))))
+	defer pace.Stop()
 	for i := range nodes {
 		next <- i
+		<-pace.C
 	}
 	close(next)
 	all.Wait()
@@ -166,6 +171,20 @@ func (c *cluster) expose(ctx context.Context, v variation, nodes int) error {
 		return err
 	}
 	return run.Pause(ctx, v.Period+time.Second) // the first requests of all are their start
+}
+
+// exposeAll lets all of them onto the first nodes, at the same time.
+func (c *cluster) exposeAll(ctx context.Context, all []variation, nodes int) error {
+	if nodes == 0 {
+		return nil
+	}
+	errs := make([]error, len(all))
+	var group sync.WaitGroup
+	for i, v := range all {
+		group.Go(func() { errs[i] = c.expose(ctx, v, nodes) })
+	}
+	group.Wait()
+	return errors.Join(errs...)
 }
 
 // end takes a variation away.

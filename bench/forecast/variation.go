@@ -50,10 +50,21 @@ func variations(n, nodes int, seed uint64) []variation {
 	return all
 }
 
+// jitter is how much of the period is added at random.
+const jitter = 0.2
+
+// every is the mean time between two requests of an agent.
+func (v variation) every() time.Duration { return v.Period + time.Duration(jitter/2*float64(v.Period)) }
+
+// whole is about so long, and as many whole periods.
+func (v variation) whole(about time.Duration) time.Duration {
+	return v.every() * max(1, (about+v.every()/2)/v.every())
+}
+
 func (v variation) annotations() map[string]string {
 	a := map[string]string{
 		agents.AnnotationVerb: agents.VerbList, agents.AnnotationResource: "configmaps", agents.AnnotationScope: agents.ScopeNamespace,
-		agents.AnnotationPeriod: v.Period.String(), agents.AnnotationMediaType: "json", agents.AnnotationCompression: "none",
+		agents.AnnotationPeriod: v.Period.String(), agents.AnnotationJitter: fmt.Sprint(jitter), agents.AnnotationMediaType: "json", agents.AnnotationCompression: "none",
 	}
 	if v.Protobuf {
 		a[agents.AnnotationMediaType] = "protobuf"
