@@ -92,7 +92,7 @@ It answers Unknown where the data do not carry a prediction, and says what is mi
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "html"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.AddCommand(newForecastLint(env), newForecastRehearse(env))
+	cmd.AddCommand(newForecastLint(env), newForecastShape(env), newForecastRehearse(env))
 	return cmd
 }
 

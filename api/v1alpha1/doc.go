@@ -34,6 +34,7 @@ var kinds = map[string]func() Object{
 	KindGateConfiguration:       func() Object { return &GateConfiguration{} },
 	KindDrill:                   func() Object { return &Drill{} },
 	KindDNSWatchdog:             func() Object { return &DNSWatchdog{} },
+	KindClusterShape:            func() Object { return &ClusterShape{} },
 }
 
 // New returns an empty object of the kind, or false when the group has no such kind.
