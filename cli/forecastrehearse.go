@@ -140,7 +140,7 @@ func (o *rehearseOptions) rehearse(ctx context.Context, env *Env) (samples []for
 	}
 	r, err := rehearse.New(ctx, rehearse.Options{
 		Client: client, Server: status.Server, CA: authority, Dir: filepath.Join(o.dir, "rehearsal"),
-		Exec: o.program, Args: o.args, Env: o.env, ServiceAccount: o.account, ClusterRole: o.role,
+		Exec: o.program, Args: o.args, Env: o.env, Path: env.Getenv("PATH"), ServiceAccount: o.account, ClusterRole: o.role,
 	})
 	if err != nil {
 		return nil, nil, usageError(err, rehearseHint)

@@ -55,11 +55,7 @@ func (r *rig) measure(ctx context.Context) ([]outcome, error) {
 func (r *rig) live(ctx context.Context) ([]outcome, error) {
 	o := r.options
 	all := variations(o.live, o.nodes, o.seed)
-	small, err := r.staging(ctx, all)
-	if err != nil {
-		return nil, err
-	}
-	rehearsed, err := r.rehearse(ctx, all)
+	small, rehearsed, err := r.staging(ctx, all)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +64,11 @@ func (r *rig) live(ctx context.Context) ([]outcome, error) {
 		return nil, err
 	}
 	defer c.close()
+	for _, v := range all {
+		if err := c.install(ctx, v); err != nil {
+			return nil, err
+		}
+	}
 	steps, phases, err := r.few(ctx, c, all, 0, 1, 3)
 	if err != nil {
 		return nil, err
@@ -119,11 +120,6 @@ func (r *rig) live(ctx context.Context) ([]outcome, error) {
 func (r *rig) few(ctx context.Context, c *cluster, all []variation, steps ...int) (map[string][]forecast.Sample, []phase, error) {
 	samples := map[string][]forecast.Sample{}
 	var phases []phase
-	for _, v := range all {
-		if err := c.install(ctx, v); err != nil {
-			return nil, nil, err
-		}
-	}
 	for _, n := range steps {
 		if err := c.exposeAll(ctx, all, n); err != nil {
 			return nil, nil, err
@@ -153,15 +149,23 @@ func phaseOf(n int, from, to time.Duration) phase {
 	return phase{Exposed: n, From: from, To: to, FromMS: from.Milliseconds(), ToMS: to.Milliseconds()}
 }
 
-// staging measures the components on the small cluster.
-func (r *rig) staging(ctx context.Context, all []variation) (map[string][]forecast.Sample, error) {
+// staging rehearses the components on the small cluster, and then measures them there.
+func (r *rig) staging(ctx context.Context, all []variation) (samples, rehearsed map[string][]forecast.Sample, err error) {
 	c, err := newCluster(ctx, r.options, r.dir, staging, r.options.staging, r.say)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer c.close()
-	samples, _, err := r.few(ctx, c, all, 0, 1, r.options.staging)
-	return samples, err
+	for _, v := range all {
+		if err := c.install(ctx, v); err != nil {
+			return nil, nil, err
+		}
+	}
+	if rehearsed, err = r.rehearse(ctx, c, all); err != nil {
+		return nil, nil, err
+	}
+	samples, _, err = r.few(ctx, c, all, 0, 1, r.options.staging)
+	return samples, rehearsed, err
 }
 
 func exposedOn(samples []forecast.Sample, steps ...int) (some []forecast.Sample) {

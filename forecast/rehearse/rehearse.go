@@ -45,6 +45,8 @@ type Options struct {
 	Exec string
 	Args []string
 	Env  []string
+	// Path is $PATH.
+	Path string
 	// ServiceAccount is whose identity it has, namespace/name; made when it is not there.
 	ServiceAccount string
 	// ClusterRole is bound to it; empty: what it may do is there already.
@@ -190,7 +192,7 @@ func (r *Rehearsal) begin(ctx context.Context, node string) error {
 	}
 	cmd := exec.Command(r.options.Exec, args...)
 	cmd.Dir = r.options.Dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.options.Dir}
+	cmd.Env = []string{"PATH=" + r.options.Path, "HOME=" + r.options.Dir}
 	for key, value := range vars {
 		cmd.Env = append(cmd.Env, key+"="+value)
 	}
