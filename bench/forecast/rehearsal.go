@@ -73,8 +73,11 @@ func (v variation) ask(kubeconfig string) error {
 		}
 		_, err = io.Copy(io.Discard, response.Body)
 		_ = response.Body.Close()
-		if err != nil || response.StatusCode != http.StatusOK {
-			return fmt.Errorf("it answers %s: %w", response.Status, err)
+		if err != nil {
+			return err
+		}
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("the API server answers %s", response.Status)
 		}
 		<-time.After(time.Until(began.Add(v.Period + time.Duration(jitter*rand.Float64()*float64(v.Period)))))
 	}
@@ -156,4 +159,3 @@ func (r *rig) rehearse(ctx context.Context, c *cluster, all []variation) (map[st
 	}
 	return samples, nil
 }
-
