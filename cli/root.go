@@ -144,6 +144,7 @@ func verbs(env *Env) []*cobra.Command {
 		newForecast(env),
 		newLab(env),
 		newDrillCommand(env),
+		newRollout(env),
 		newVersion(env),
 		newDocs(env),
 	}

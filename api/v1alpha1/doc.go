@@ -35,6 +35,8 @@ var kinds = map[string]func() Object{
 	KindDrill:                   func() Object { return &Drill{} },
 	KindDNSWatchdog:             func() Object { return &DNSWatchdog{} },
 	KindClusterShape:            func() Object { return &ClusterShape{} },
+	KindFleet:                   func() Object { return &Fleet{} },
+	KindRollout:                 func() Object { return &Rollout{} },
 }
 
 // New returns an empty object of the kind, or false when the group has no such kind.

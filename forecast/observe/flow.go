@@ -30,7 +30,7 @@ type Flow struct {
 // flowMark is a reading of each API server.
 type flowMark struct {
 	servers  []Server
-	readings []signals.Flow
+	readings []signals.OwnFlow
 }
 
 // Mark implements Meter.
@@ -38,7 +38,7 @@ func (f *Flow) Mark(ctx context.Context) (Mark, error) {
 	if len(f.Servers) == 0 {
 		return nil, errors.New("there is no API server to read")
 	}
-	m := &flowMark{servers: f.Servers, readings: make([]signals.Flow, len(f.Servers))}
+	m := &flowMark{servers: f.Servers, readings: make([]signals.OwnFlow, len(f.Servers))}
 	errs := make([]error, len(f.Servers))
 	var all sync.WaitGroup
 	for i, s := range f.Servers {
@@ -48,17 +48,17 @@ func (f *Flow) Mark(ctx context.Context) (Mark, error) {
 	return m, errors.Join(errs...)
 }
 
-func (s *Server) read(ctx context.Context, schema, level string) (signals.Flow, error) {
-	var reading signals.Flow
+func (s *Server) read(ctx context.Context, schema, level string) (signals.OwnFlow, error) {
+	var reading signals.OwnFlow
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL, nil)
 	if err == nil {
 		err = s.do(request, func(response *http.Response) (err error) {
-			reading, err = signals.ReadFlow(response.Body, time.Now(), schema, level)
+			reading, err = signals.ReadOwnFlow(response.Body, time.Now(), schema, level)
 			return err
 		})
 	}
 	if err != nil {
-		return signals.Flow{}, fmt.Errorf("reading the metrics of %s: %w", s.Name, err)
+		return signals.OwnFlow{}, fmt.Errorf("reading the metrics of %s: %w", s.Name, err)
 	}
 	return reading, nil
 }

@@ -202,7 +202,7 @@ func TestStandardLogOnlyForServers(t *testing.T) {
 
 // pure are the rooms that take inputs and a clock and return decisions. They are tested with transcripts, and an
 // outage cannot reach them; so they may not touch what has a state of its own.
-var pure = []string{"apf/plan", "forecast/lint", "rollout/plan", "dns/guard", "gate/admit/cost", "gate/admit/law", "gate/admit/ramp", "gate/admit/share", "gate/clamp", "gate/flow", "gate/peers/agree"}
+var pure = []string{"apf/plan", "forecast/lint", "rollout/plan", "rollout/verdict", "rollout/bake", "dns/guard", "gate/admit/cost", "gate/admit/law", "gate/admit/ramp", "gate/admit/share", "gate/clamp", "gate/flow", "gate/peers/agree"}
 
 // pureAlone are pure and have rooms below them that do the input and output: what forecast/observe measures is fitted in forecast.
 var pureAlone = []string{"forecast"}

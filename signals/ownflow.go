@@ -9,17 +9,15 @@ import (
 
 // What an API server says of one flow schema and its priority level, as v1.30 to v1.36 do.
 const (
-	dispatchedTotal  = "apiserver_flowcontrol_dispatched_requests_total"
-	executionSeconds = "apiserver_flowcontrol_request_execution_seconds_sum"
-	estimatedSeats   = "apiserver_flowcontrol_work_estimated_seats_sum"
-	estimatedCount   = "apiserver_flowcontrol_work_estimated_seats_count"
-	seatUtilization  = "apiserver_flowcontrol_priority_level_seat_utilization_sum"
-	currentLimit     = "apiserver_flowcontrol_current_limit_seats"
+	estimatedSeats  = "apiserver_flowcontrol_work_estimated_seats_sum"
+	estimatedCount  = "apiserver_flowcontrol_work_estimated_seats_count"
+	seatUtilization = "apiserver_flowcontrol_priority_level_seat_utilization_sum"
+	currentLimit    = "apiserver_flowcontrol_current_limit_seats"
 )
 
-// Flow is one reading of what one API server did for one flow schema that has a priority level of its own, beside how loaded it
+// OwnFlow is one reading of what one API server did for one flow schema that has a priority level of its own, beside how loaded it
 // is.
-type Flow struct {
+type OwnFlow struct {
 	Load
 	// Dispatched is the number of requests let through, watches among them; Refused of those turned away (not of those whose
 	// client went before), RefusedElse of those of all other schemas.
@@ -31,34 +29,34 @@ type Flow struct {
 	Limit float64
 }
 
-// FlowChange is what happened between two readings of the same API server.
-type FlowChange struct {
+// OwnFlowChange is what happened between two readings of the same API server.
+type OwnFlowChange struct {
 	LoadChange
-	// Dispatched, Refused, RefusedElse and SeatSeconds are as in Flow.
+	// Dispatched, Refused, RefusedElse and SeatSeconds are as in OwnFlow.
 	Dispatched, Refused, RefusedElse, SeatSeconds float64
 }
 
-// ReadFlow reads an API server's /metrics in the Prometheus text format. A schema that was never used has zeros; a level that the
+// ReadOwnFlow reads an API server's /metrics in the Prometheus text format. A schema that was never used has zeros; a level that the
 // API server does not have is an error.
-func ReadFlow(r io.Reader, now time.Time, schema, level string) (Flow, error) {
+func ReadOwnFlow(r io.Reader, now time.Time, schema, level string) (OwnFlow, error) {
 	families, err := parse(r, append([]string{
 		dispatchedTotal, executionSeconds, estimatedSeats, estimatedCount, seatUtilization, currentLimit, nominalSeats,
 	}, loadMetrics...)...)
 	if err != nil {
-		return Flow{}, err
+		return OwnFlow{}, err
 	}
 	load, err := loadOf(families, now)
 	if err != nil {
-		return Flow{}, err
+		return OwnFlow{}, err
 	}
 	ours := func(m *dto.Metric) bool { return label("flow_schema", schema)(m) }
-	f := Flow{Load: load, Dispatched: sum(families[dispatchedTotal], ours)}
+	f := OwnFlow{Load: load, Dispatched: sum(families[dispatchedTotal], ours)}
 	f.Limit = sum(families[currentLimit], label("priority_level", level))
 	if f.Limit == 0 {
 		f.Limit = sum(families[nominalSeats], label("priority_level", level))
 	}
 	if f.Limit <= 0 {
-		return Flow{}, &MissingError{Metric: currentLimit + " of the priority level " + level}
+		return OwnFlow{}, &MissingError{Metric: currentLimit + " of the priority level " + level}
 	}
 	for _, m := range families[rejectedTotal].GetMetric() {
 		one := sum(&dto.MetricFamily{Metric: []*dto.Metric{m}}, nil)
@@ -85,8 +83,8 @@ func ReadFlow(r io.Reader, now time.Time, schema, level string) (Flow, error) {
 }
 
 // Since returns what happened between an earlier reading and this one.
-func (f Flow) Since(earlier Flow) FlowChange {
-	c := FlowChange{
+func (f OwnFlow) Since(earlier OwnFlow) OwnFlowChange {
+	c := OwnFlowChange{
 		LoadChange: f.Load.Since(earlier.Load), Dispatched: f.Dispatched, Refused: f.Refused, RefusedElse: f.RefusedElse, SeatSeconds: f.SeatSeconds,
 	}
 	if !c.Restarted {
