@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/seakeep/seakeep/fleet"
 	"github.com/seakeep/seakeep/forecast"
 	"github.com/seakeep/seakeep/forecast/observe"
 	"github.com/seakeep/seakeep/signals"
@@ -42,6 +43,9 @@ type forecastOptions struct {
 	strict   bool
 	output   string
 	dryRun   bool
+	fleet    string
+
+	clusters map[string]fleet.Cluster
 }
 
 // newForecast is `seakeep forecast`.
@@ -61,6 +65,7 @@ three nodes are enough for a first answer. How long to hold a step: two of the c
 It answers Unknown where the data do not carry a prediction, and says what is missing. Exit code 3 is for anything but Pass.`,
 		Example: `  seakeep forecast --workload daemonset/telemetry/agent --samples telemetry.jsonl --hold 10m     # at none, 1 and 3 nodes
   seakeep forecast --workload daemonset/telemetry/agent --audit /var/log/kubernetes/audit.log --nodes 300
+  seakeep forecast --workload daemonset/telemetry/agent --samples telemetry.jsonl --fleet fleet.yaml --cluster production
   seakeep forecast --samples telemetry.jsonl --for production=3000 --capacity seats=40 -o json
   seakeep forecast lint -f agent.yaml
   seakeep forecast rehearse --exec ./agent --nodes 27 --for production=300`,
@@ -82,6 +87,8 @@ It answers Unknown where the data do not carry a prediction, and says what is mi
 	flags.DurationVar(&o.window, "window", time.Minute, "length of one sample")
 	flags.DurationVar(&o.period, "period", 0, "the component's slowest timer, if it is known")
 	flags.Int32Var(&o.shares, "shares", observe.DefaultShares, "concurrency shares of the priority level that is made: its cap")
+	flags.StringVar(&o.fleet, "fleet", "", "Fleet `file`: say it for each of its clusters too, with the room each has now; --cluster names the one that is measured")
+	_ = cmd.MarkFlagFilename("fleet", "yaml", "yml", "json")
 	flags.StringArrayVar(&o.targets, "for", nil, "say it for another cluster too, as `NAME=NODES[,OBJECTS]`; may be repeated")
 	flags.StringSliceVar(&o.capacity, "capacity", nil, "what API servers have of a kind, as `KIND=AMOUNT[-USED]`, seats, requests, bytes, watches, cpu or memory (default: processors, memory limit and seats as they say themselves)")
 	flags.Float64Var(&o.most, "max-utilization", forecast.DefaultMaxUtilization, "share of what others leave that the component may take")
@@ -121,13 +128,15 @@ func (o *forecastOptions) check() error {
 	return checkURLs("an API server", o.servers, forecastHint)
 }
 
-// target is a cluster that is asked about.
+// forecastTarget is a cluster that is asked about.
 type forecastTarget struct {
-	at       forecast.At
-	capacity forecast.Capacity
+	at forecast.At
+	// survey is what the fleet's cluster said of itself, unread why it said nothing.
+	survey *observe.Survey
+	unread error
 }
 
-// parseTarget reads NAME=NODES[,OBJECTS].
+// parseForecastTarget reads NAME=NODES[,OBJECTS].
 func parseForecastTarget(text string) (forecast.At, error) {
 	wrong := fmt.Errorf("--for must be NAME=NODES or NAME=NODES,OBJECTS, got %q", text)
 	name, sizes, ok := strings.Cut(text, "=")
@@ -205,6 +214,9 @@ func runForecast(ctx context.Context, env *Env, o *forecastOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.clusters, err = o.loadFleet(ctx, env); err != nil {
+		return err
+	}
 	var survey *observe.Survey
 	switch {
 	case len(o.audits) > 0:
@@ -221,7 +233,7 @@ func runForecast(ctx context.Context, env *Env, o *forecastOptions) error {
 	if err != nil || o.dryRun {
 		return err
 	}
-	return o.report(env, samples, rooms, targets, survey)
+	return o.report(env, samples, rooms, mergeTargets(o.survey(ctx), targets), survey)
 }
 
 // report says what the samples come to on every cluster that is asked about.
@@ -232,10 +244,15 @@ func (o *forecastOptions) report(env *Env, samples []forecast.Sample, rooms map[
 	}
 	f := forecastReport{Workload: o.workload, MaxUtilization: o.most, Samples: samples}
 	worst := forecast.Pass
-	for _, t := range append(o.measured(samples), targets...) {
-		t.capacity = forecast.Capacity{Kinds: o.rooms(t.at, rooms, model, survey), MaxUtilization: o.most}
-		row := forecastRow{Cluster: t.at.Cluster, Nodes: t.at.Nodes, Prediction: model.Predict(t.at), Capacity: t.capacity}
-		row.Judgement = forecast.Judge(row.Prediction, t.capacity)
+	for _, t := range mergeTargets(o.measured(samples), targets) {
+		var row forecastRow
+		if t.unread != nil {
+			row = unreadRow(t)
+		} else {
+			capacity := forecast.Capacity{Kinds: o.rooms(t, rooms, model, survey), MaxUtilization: o.most}
+			row = forecastRow{Cluster: t.at.Cluster, Nodes: t.at.Nodes, Prediction: model.Predict(t.at), Capacity: capacity}
+			row.Judgement = forecast.Judge(row.Prediction, capacity)
+		}
 		if row.Judgement.Outcome != forecast.Pass {
 			worst = row.Judgement.Outcome
 		}
@@ -264,19 +281,22 @@ func (o *forecastOptions) measured(samples []forecast.Sample) []forecastTarget {
 	return targets
 }
 
-// rooms are what a cluster has: what the command line says, else what its API servers said while it was measured.
-func (o *forecastOptions) rooms(at forecast.At, given map[forecast.Kind]forecast.Room, model *forecast.Model, survey *observe.Survey) map[forecast.Kind]forecast.Room {
+// rooms are what a cluster has: what the command line says, else what its API servers said of themselves.
+func (o *forecastOptions) rooms(t forecastTarget, given map[forecast.Kind]forecast.Room, model *forecast.Model, survey *observe.Survey) map[forecast.Kind]forecast.Room {
 	if len(given) > 0 {
 		return given
 	}
-	if survey == nil || at.Cluster != o.name {
+	if survey != nil && t.at.Cluster == o.name {
+		t.survey = survey // of before it was measured
+	}
+	if t.survey == nil {
 		return nil
 	}
 	own := 0.0
-	if background, ok := model.Background(at.Cluster, forecast.CPU); ok {
-		own = max(0, survey.CPU-background)
+	if background, ok := model.Background(t.at.Cluster, forecast.CPU); ok {
+		own = max(0, t.survey.CPU-background)
 	}
-	rooms := survey.Room(own)
+	rooms := t.survey.Room(own)
 	if o.strict {
 		for kind, room := range rooms {
 			room.Advisory = false

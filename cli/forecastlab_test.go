@@ -88,6 +88,25 @@ func TestForecastOnALab(t *testing.T) {
 		t.Errorf("%d flow schemas stay (%v)", len(schemas.Items), err)
 	}
 
+	// Every cluster of the fleet is asked about with the room it has; one that does not answer is Unknown.
+	members := filepath.Join(dir, "fleet.yaml")
+	nowhere := filepath.Join(dir, "nowhere")
+	if err := l.WriteKubeconfig(nowhere, lab.Admin, "https://127.0.0.1:1", l.CAFile()); err != nil {
+		t.Fatal(err)
+	}
+	text := "apiVersion: seakeep.dev/v1alpha1\nkind: Fleet\nname: all\nclusters:\n- {name: lab, kubeconfig: " + kubeconfig + "}\n- {name: gone, kubeconfig: " + nowhere + "}\n"
+	if err := os.WriteFile(members, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := command(t, "", "forecast", "--samples", samples, "--period", "100ms", "--cluster", "lab", "--fleet", members, "-o", "json")
+	var asked forecastReport
+	if err := json.Unmarshal([]byte(stdout), &asked); err != nil || code != ExitFindings || len(asked.Clusters) != 2 {
+		t.Fatalf("the fleet: exit code %d, %v: %s%s", code, err, stdout, stderr)
+	}
+	if gone := asked.Clusters[1]; gone.Cluster != "gone" || gone.Judgement.Outcome != forecast.Unknown || !strings.Contains(gone.Judgement.Reason, "cannot be read") {
+		t.Errorf("%+v", gone)
+	}
+
 	// The API server counts its objects a minute after its start.
 	var shaped string
 	testkit.Within(t, "a shape", 90*time.Second, func() bool {

@@ -29,7 +29,7 @@ func (o *forecastOptions) readAudits(ctx context.Context, env *Env) ([]forecast.
 	}
 	// The log does not know the workload; its ServiceAccount is asked for when the cluster can be, else it bears its name.
 	account := workload.Namespace + "/" + workload.Name
-	if config, err := o.cluster.config(env); err == nil {
+	if config, err := o.config(env); err == nil {
 		if client, err := kubernetes.NewForConfig(config); err == nil {
 			asking, cancel := context.WithTimeout(ctx, 10*time.Second)
 			found, err := workload.ServiceAccount(asking, client)
@@ -75,7 +75,7 @@ func (o *forecastOptions) measure(ctx context.Context, env *Env) (samples []fore
 	if err != nil {
 		return nil, nil, usageError(err, forecastHint)
 	}
-	config, err := o.cluster.config(env)
+	config, err := o.config(env)
 	if err != nil {
 		return nil, nil, err
 	}
