@@ -14,7 +14,6 @@ apiserver_flowcontrol_current_limit_seats{priority_level="other"} 90
 # TYPE apiserver_flowcontrol_dispatched_requests_total counter
 apiserver_flowcontrol_dispatched_requests_total{flow_schema="own",priority_level="own"} 10
 apiserver_flowcontrol_dispatched_requests_total{flow_schema="other",priority_level="other"} 1000
-# TYPE apiserver_flowcontrol_rejected_requests_total counter
 apiserver_flowcontrol_rejected_requests_total{flow_schema="own",priority_level="own",reason="queue-full"} 3
 apiserver_flowcontrol_rejected_requests_total{flow_schema="own",priority_level="own",reason="cancelled"} 50
 apiserver_flowcontrol_rejected_requests_total{flow_schema="other",priority_level="other",reason="time-out"} 7
