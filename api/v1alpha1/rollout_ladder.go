@@ -81,6 +81,9 @@ type RolloutRung struct {
 	Optional bool `json:"optional,omitempty"`
 }
 
+// SetDefaults fills what was left out.
+func (l *RolloutLadder) SetDefaults() { l.setDefaults() }
+
 func (l *RolloutLadder) setDefaults() {
 	if l.Mode == "" {
 		l.Mode = LadderAutomatic

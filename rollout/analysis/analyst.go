@@ -25,7 +25,7 @@ import (
 // Workload tells the change's pods on a cluster from those of the revision before it. It is asked once a look, from one
 // goroutine for each cluster. Pods that are being deleted are in neither.
 type Workload interface {
-	Pods(ctx context.Context) (update, stable []corev1.Pod, err error)
+	Pods(ctx context.Context, e engine.Exposure) (update, stable []corev1.Pod, err error)
 }
 
 // Cluster is one cluster that is measured, with the change or without.
@@ -53,6 +53,10 @@ type Options struct {
 	Metrics []Metric
 	// Clusters are all of the fleet's that can be reached: those without the change are what it is compared with.
 	Clusters []Cluster
+	// Record, if set, is told what each reading and each look measured.
+	Record func(Record)
+	// Replay, if set, is asked instead of the clusters: for judging records again.
+	Replay func(cluster string) (Record, bool)
 	Now      func() time.Time // default time.Now
 	Log      *slog.Logger
 }
@@ -178,6 +182,14 @@ func (a *Analyst) measure(ctx context.Context, c *cluster, since time.Time) {
 	c.probing.Lock()
 	defer c.probing.Unlock()
 	now := a.o.Now()
+	if a.o.Replay != nil {
+		if r, ok := a.o.Replay(c.Name); ok {
+			if last, seen := c.last(); !seen || r.At.After(last.at) {
+				c.remember(r.reading(), a.o.Analysis.Slow.Window.Duration)
+			}
+		}
+		return
+	}
 	if last, ok := c.last(); ok && now.Sub(last.at) < a.o.Interval/2 && !last.at.Before(since) {
 		return
 	}
@@ -211,6 +223,9 @@ func (a *Analyst) measure(ctx context.Context, c *cluster, since time.Time) {
 	parts.Wait()
 	r.done = a.o.Now()
 	c.remember(r, a.o.Analysis.Slow.Window.Duration)
+	if a.o.Record != nil {
+		a.o.Record(r.record(c.Name, nil))
+	}
 }
 
 // lookWithin bounds each half of a look.
@@ -237,8 +252,8 @@ func (a *Analyst) Look(ctx context.Context, e engine.Exposure) (verdict.Look, er
 	findings := a.findings(c, e, now)
 	within, cancel := context.WithTimeout(ctx, a.lookWithin())
 	defer cancel()
-	if a.o.Analysis.Workload.Mode == v1alpha1.Enabled && c.Workload != nil && len(e.Exposed)+e.Planned > 0 {
-		findings = append(findings, c.lookAtWorkload(within, a.o.Analysis.Workload, e, now)...)
+	if a.o.Analysis.Workload.Mode == v1alpha1.Enabled && (c.Workload != nil || a.o.Replay != nil) && len(e.Exposed)+e.Planned > 0 {
+		findings = append(findings, a.judgeWorkload(within, c, e, last, now)...)
 	}
 	findings = append(findings, a.askMetrics(ctx, c, e, now)...)
 	findings = append(findings, a.lookSlowly(c, e, now)...)

@@ -108,7 +108,7 @@ func (r *rig) cluster() Cluster {
 		r.t.Fatal(err)
 	}
 	return Cluster{Name: "lab", Config: config, Servers: servers, Workload: Labelled{
-		Client: r.client, Namespace: "default", Selector: "app=agent", Label: appsv1.ControllerRevisionHashLabelKey, Update: r.update.Labels[appsv1.ControllerRevisionHashLabelKey],
+		Client: r.client, Namespace: "default", Selector: "app=agent", Label: appsv1.ControllerRevisionHashLabelKey,
 	}}
 }
 
@@ -181,7 +181,7 @@ func TestLookOnALab(t *testing.T) {
 		defer c.mu.Unlock()
 		return len(c.history) >= 8
 	})
-	exposed := engine.Exposure{Cluster: "lab", Stage: "s", Step: 1, Nodes: 5, Planned: 1, Exposed: []string{r.update.Spec.NodeName}, Since: time.Now(), Ready: time.Now()}
+	exposed := engine.Exposure{Cluster: "lab", Stage: "s", Step: 1, Nodes: 5, Planned: 1, Exposed: []string{r.update.Spec.NodeName}, Since: time.Now(), Ready: time.Now(), UpdateRevision: r.update.Labels[appsv1.ControllerRevisionHashLabelKey]}
 
 	t.Run("a good change passes, and not at the first look", func(t *testing.T) {
 		r.t = t

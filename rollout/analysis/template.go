@@ -233,6 +233,7 @@ func (m templateMetric) convert(args map[string]string, interval time.Duration, 
 		d, err := time.ParseDuration(s)
 		if err != nil {
 			errs = append(errs, field.Invalid(path.Child(name), s, "must be a duration like 30s"))
+			return nil
 		}
 		return &metav1.Duration{Duration: d}
 	}

@@ -26,13 +26,13 @@ type Labelled struct {
 	Client kubernetes.Interface
 	// Namespace and Selector, in the words of a label selector, find all of its pods.
 	Namespace, Selector string
-	// Label tells the revisions apart: controller-revision-hash for a DaemonSet, pod-template-hash for a Deployment. Update
-	// and Stable are its values; every value but Update is stable when Stable is "".
-	Label, Update, Stable string
+	// Label tells the revisions apart: controller-revision-hash for a DaemonSet, pod-template-hash for a Deployment. The
+	// exposure says what its values are; without a stable one every other value is.
+	Label string
 }
 
 // Pods implements Workload.
-func (l Labelled) Pods(ctx context.Context) (update, stable []corev1.Pod, err error) {
+func (l Labelled) Pods(ctx context.Context, e engine.Exposure) (update, stable []corev1.Pod, err error) {
 	pods, err := l.Client.CoreV1().Pods(l.Namespace).List(ctx, metav1.ListOptions{LabelSelector: l.Selector})
 	if err != nil {
 		return nil, nil, fmt.Errorf("listing the pods of %s: %w", l.Namespace, err)
@@ -40,9 +40,9 @@ func (l Labelled) Pods(ctx context.Context) (update, stable []corev1.Pod, err er
 	for _, p := range pods.Items {
 		switch revision := p.Labels[l.Label]; {
 		case p.DeletionTimestamp != nil:
-		case revision == l.Update:
+		case revision == e.UpdateRevision:
 			update = append(update, p)
-		case l.Stable == "" || revision == l.Stable:
+		case e.StableRevision == "" || revision == e.StableRevision:
 			stable = append(stable, p)
 		}
 	}
@@ -86,18 +86,35 @@ func (c *cluster) allNodes(ctx context.Context, now time.Time) ([]string, error)
 	return known.names, nil
 }
 
-// lookAtWorkload looks at the component's pods, at exposed nodes, and at as many and more without it.
-func (c *cluster) lookAtWorkload(ctx context.Context, spec v1alpha1.RolloutWorkload, e engine.Exposure, now time.Time) []verdict.Finding {
-	unknown := func(err error) []verdict.Finding {
+// judgeWorkload looks at pods and nodes, or at what a record has of them.
+func (a *Analyst) judgeWorkload(ctx context.Context, c *cluster, e engine.Exposure, last reading, now time.Time) []verdict.Finding {
+	var w verdict.Workload
+	var err error
+	if a.o.Replay != nil {
+		r, ok := a.o.Replay(c.Name)
+		if !ok || r.Workload == nil {
+			return []verdict.Finding{{Check: "workload.ready", Verdict: verdict.Unknown, Reason: "the record has nothing on the workload", At: now}}
+		}
+		w = *r.Workload
+	} else if w, err = c.lookAtWorkload(ctx, a.o.Analysis.Workload, e, now); err != nil {
 		return []verdict.Finding{{Check: "workload.ready", Verdict: verdict.Unknown, Reason: err.Error(), At: now}}
 	}
-	update, stable, err := c.Workload.Pods(ctx)
+	if a.o.Record != nil {
+		a.o.Record(last.record(c.Name, &w))
+	}
+	return w.Judge(a.o.Analysis.Workload)
+}
+
+// lookAtWorkload looks at the component's pods, at exposed nodes, and at as many and more without it.
+func (c *cluster) lookAtWorkload(ctx context.Context, spec v1alpha1.RolloutWorkload, e engine.Exposure, now time.Time) (verdict.Workload, error) {
+	w := verdict.Workload{At: now, Since: e.Since, Planned: e.Planned}
+	update, stable, err := c.Workload.Pods(ctx, e)
 	if err != nil {
-		return unknown(err)
+		return w, err
 	}
 	names, err := c.allNodes(ctx, now)
 	if err != nil {
-		return unknown(err)
+		return w, err
 	}
 	exposed := sets.New(e.Exposed...)
 	for _, p := range update {
@@ -110,14 +127,12 @@ func (c *cluster) lookAtWorkload(ctx context.Context, spec v1alpha1.RolloutWorkl
 	for _, p := range slices.Concat(update, stable) {
 		own.Insert(p.Namespace + "/" + p.Name)
 	}
-	w := verdict.Workload{At: now, Since: e.Since, Planned: e.Planned, Update: podsOf(update), Stable: podsOf(stable)}
+	w.Update, w.Stable = podsOf(update), podsOf(stable)
 	if w.Exposed, err = c.lookAtNodes(ctx, spread(sets.List(exposed), maxExposedNodes), spec, own); err != nil {
-		return unknown(err)
+		return w, err
 	}
-	if w.Control, err = c.lookAtNodes(ctx, spread(without, maxControlNodes), spec, own); err != nil {
-		return unknown(err)
-	}
-	return w.Judge(spec)
+	w.Control, err = c.lookAtNodes(ctx, spread(without, maxControlNodes), spec, own)
+	return w, err
 }
 
 // spread picks the same nodes each time, and not the first by name: those are often of one zone.

@@ -18,6 +18,12 @@ const (
 	maxNodes     = 1000
 )
 
+// environment is all that an expression may name. The type of result is the provider's affair: a comparison of unlike things is
+// found when it is made, and is then a measurement's error.
+type environment struct {
+	Result any `expr:"result"`
+}
+
 // Condition is an expression over result, in the language and with the functions of Argo Rollouts: asInt, asFloat, isNaN,
 // isInf, isNil and default.
 type Condition struct {
@@ -30,9 +36,7 @@ func ParseCondition(text string) (*Condition, error) {
 	if len(text) > maxCondition {
 		return nil, fmt.Errorf("a condition must be at most %d bytes", maxCondition)
 	}
-	// The type of result is the provider's affair, so the environment is not given when compiling: a comparison of unlike
-	// things is an error when it is made, and then a measurement's error.
-	options := append(functions(), expr.MaxNodes(maxNodes))
+	options := append(functions(), expr.MaxNodes(maxNodes), expr.Env(environment{}))
 	program, err := expr.Compile(text, options...)
 	if err != nil {
 		return nil, err
@@ -45,7 +49,7 @@ func (c *Condition) String() string { return c.text }
 
 // Holds evaluates it.
 func (c *Condition) Holds(result any) (bool, error) {
-	out, err := expr.Run(c.program, map[string]any{"result": result})
+	out, err := expr.Run(c.program, environment{Result: result})
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n") // the rest draws the place
 		return false, fmt.Errorf("%s: %s", c.text, first)

@@ -73,7 +73,7 @@ func (h *Horizon) Next(look Look, consecutive int) Look {
 }
 
 // settle makes Unknown Fail while the control plane is not ready: what cannot be measured because nothing answers any more is
-// no absence of news.
+// no absence of news. That questions are not answered then says nothing about who brought it down.
 func settle(look Look) Look {
 	down := false
 	for _, f := range look.Findings {
@@ -86,6 +86,9 @@ func settle(look Look) Look {
 	for i, f := range look.Findings {
 		if f.Verdict == Unknown {
 			f = f.say(Fail, f.Reason+", and the control plane is not ready")
+			f.Attributed = false
+		}
+		if f.Check == "dns" || strings.HasPrefix(f.Check, "probes.") {
 			f.Attributed = false
 		}
 		findings[i] = f
