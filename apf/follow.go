@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/seakeep/seakeep/apf/plan"
+	"github.com/seakeep/seakeep/internal/fence"
 )
 
 // Follower makes API Priority and Fairness follow a level.
@@ -48,7 +49,7 @@ func (f *Follower) Run(ctx context.Context) error {
 			return ended(ctx, err)
 		}
 		err = f.lead(held)
-		lost := errors.Is(context.Cause(held), ErrFenceLost)
+		lost := errors.Is(context.Cause(held), fence.ErrLost)
 		if !lost {
 			err = errors.Join(ended(ctx, err), f.restore(ctx))
 		}
@@ -94,7 +95,7 @@ func (f *Follower) lead(ctx context.Context) error {
 			f.logRestored(restored)
 			return f.follow(ctx)
 		}
-		if !transient(err) {
+		if !fence.Transient(err) {
 			return err
 		}
 		f.Log.Warn("Restoring what was left did not work, trying again", "err", err)
@@ -128,7 +129,7 @@ func (f *Follower) follow(ctx context.Context) error {
 		switch {
 		case err == nil:
 			told = ""
-		case errors.As(err, &foreign), ctx.Err() != nil, !transient(err):
+		case errors.As(err, &foreign), ctx.Err() != nil, !fence.Transient(err):
 			return err
 		case err.Error() != told: // not every few seconds
 			told = err.Error()

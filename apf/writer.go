@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/seakeep/seakeep/apf/plan"
+	"github.com/seakeep/seakeep/internal/fence"
 )
 
 // Options are what a Writer needs.
@@ -48,8 +49,8 @@ func NewWriter(o Options) *Writer {
 }
 
 // Fence is the lease of that name, held by this process.
-func (w *Writer) Fence(name string) *Fence {
-	return &Fence{Client: w.o.Client, Name: name, Holder: w.o.Holder, Length: w.o.Lease, Log: w.o.Log}
+func (w *Writer) Fence(name string) *fence.Fence {
+	return &fence.Fence{Client: w.o.Client, Namespace: LeaseNamespace, Name: name, FieldManager: FieldManager, Holder: w.o.Holder, Length: w.o.Lease, Log: w.o.Log}
 }
 
 // transaction runs f while this process alone may write.
@@ -60,7 +61,7 @@ func (w *Writer) transaction(ctx context.Context, f func(context.Context) error)
 	}
 	defer release()
 	err = f(held)
-	if err != nil && errors.Is(context.Cause(held), ErrFenceLost) {
+	if err != nil && errors.Is(context.Cause(held), fence.ErrLost) {
 		return fmt.Errorf("%w: %w", context.Cause(held), err)
 	}
 	return err

@@ -166,6 +166,7 @@ func describeEmergency(r *v1alpha1.EmergencyRule) string {
 	add("user", m.Users)
 	add("group", m.Groups)
 	add("service-account-namespace", m.ServiceAccountNamespaces)
+	add("pod", m.Pods)
 	add("verb", m.Verbs)
 	add("resource", m.Resources)
 	add("api-group", m.APIGroups)

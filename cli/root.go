@@ -141,8 +141,10 @@ func verbs(env *Env) []*cobra.Command {
 		newConfig(env),
 		newBreakGlass(env),
 		newEmergency(env),
+		newForecast(env),
 		newLab(env),
 		newDrillCommand(env),
+		newRollout(env),
 		newVersion(env),
 		newDocs(env),
 	}

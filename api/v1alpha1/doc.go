@@ -34,6 +34,9 @@ var kinds = map[string]func() Object{
 	KindGateConfiguration:       func() Object { return &GateConfiguration{} },
 	KindDrill:                   func() Object { return &Drill{} },
 	KindDNSWatchdog:             func() Object { return &DNSWatchdog{} },
+	KindClusterShape:            func() Object { return &ClusterShape{} },
+	KindFleet:                   func() Object { return &Fleet{} },
+	KindRollout:                 func() Object { return &Rollout{} },
 }
 
 // New returns an empty object of the kind, or false when the group has no such kind.

@@ -127,7 +127,7 @@ func (m *LimitMatch) isEveryone() bool {
 		return len(groups) == 0 || slices.Contains(groups, "system:authenticated")
 	}
 	everySource := len(m.SourceCIDRs) == 0 || slices.ContainsFunc(m.SourceCIDRs, func(c string) bool { return strings.HasSuffix(c, "/0") })
-	return all(m.UserAgents) && all(m.Users) && everyGroup(m.Groups) && len(m.ServiceAccountNamespaces) == 0 &&
+	return all(m.UserAgents) && all(m.Users) && everyGroup(m.Groups) && len(m.ServiceAccountNamespaces) == 0 && len(m.Pods) == 0 &&
 		(len(m.Verbs) == 0 || !containsMissing(resourceVerbs[:8], m.Verbs)) &&
 		(all(m.Resources) || slices.Contains(m.Resources, "*/*")) && all(m.APIGroups) &&
 		len(m.Names) == 0 && len(m.Namespaces) == 0 && len(m.NonResourcePaths) == 0 &&

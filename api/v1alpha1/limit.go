@@ -65,6 +65,9 @@ type LimitMatch struct {
 	Groups []string `json:"groups,omitempty"`
 	// ServiceAccountNamespaces match callers that are service accounts of these namespaces.
 	ServiceAccountNamespaces []string `json:"serviceAccountNamespaces,omitempty"`
+	// Pods match service accounts by the pod that their token was issued to, globs over "namespace/name"; tokens that name
+	// none match no entry. It tells pods of one service account apart, as those of a new revision from the old one's.
+	Pods []string `json:"pods,omitempty"`
 	// Verbs are Kubernetes verbs (get, list, watch, create, update, patch, delete, deletecollection), or for
 	// non-resource requests the lower-case HTTP method. "list" also matches a watch that asks for initial
 	// events, because it costs the API server a LIST.

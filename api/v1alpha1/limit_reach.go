@@ -71,6 +71,9 @@ func (m *LimitMatch) validateCallers(never func(child, why string)) {
 			never("ownNode", "a collection has no name")
 		}
 	}
+	if len(m.Pods) > 0 && !anyUser(serviceAccountPrefix+"?*:?*") {
+		never("pods", "only service accounts have tokens that name a pod, and no entry of users can be one")
+	}
 	if len(m.ServiceAccountNamespaces) > 0 && len(m.Users) > 0 &&
 		!slices.ContainsFunc(m.ServiceAccountNamespaces, func(ns string) bool { return anyUser(serviceAccountPrefix + ns + ":?*") }) {
 		never("serviceAccountNamespaces", "no entry of users can be a service account of these namespaces")
@@ -130,6 +133,7 @@ func (m *LimitMatch) covers(other *LimitMatch) bool {
 		coversGlobs(m.Users, other.Users) &&
 		coversAll(m.Groups, other.Groups) &&
 		coversAll(m.ServiceAccountNamespaces, other.ServiceAccountNamespaces) &&
+		coversGlobs(m.Pods, other.Pods) &&
 		coversAll(m.Verbs, other.Verbs) &&
 		coversBy(m.Resources, other.Resources, coversResource) &&
 		coversBy(m.APIGroups, other.APIGroups, func(a, b string) bool { return a == b || a == "*" }) &&

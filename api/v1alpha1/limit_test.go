@@ -69,6 +69,8 @@ func TestValidateLimitRules(t *testing.T) {
 		"relative path":       {[]LimitRule{deny("a", LimitMatch{NonResourcePaths: []string{"healthz"}})}, []string{"limits[0].match.nonResourcePaths[0]"}, "begins with /"},
 
 		"path and resource": {[]LimitRule{deny("a", LimitMatch{NonResourcePaths: []string{"/x"}, Resources: []string{"pods"}})}, []string{"limits[0].match.nonResourcePaths"}, "never match"},
+		"pods of a user":    {[]LimitRule{deny("a", LimitMatch{Pods: []string{"mon/agent-*"}, Users: []string{"alice"}})}, []string{"limits[0].match.pods"}, "never match"},
+		"a pod without ns":  {[]LimitRule{deny("a", LimitMatch{Pods: []string{"agent-x"}})}, []string{"limits[0].match.pods[0]"}, "never match"},
 		"path and scope":    {[]LimitRule{deny("a", LimitMatch{NonResourcePaths: []string{"/x"}, Scopes: []RequestScope{ScopeCluster}})}, []string{"limits[0].match.scopes"}, "NonResource"},
 		"path and list":     {[]LimitRule{deny("a", LimitMatch{NonResourcePaths: []string{"/x"}, Verbs: []string{"list"}})}, []string{"limits[0].match.verbs"}, "HTTP method"},
 		"post of pods":      {[]LimitRule{deny("a", LimitMatch{Resources: []string{"pods"}, Verbs: []string{"post"}})}, []string{"limits[0].match.verbs"}, "create"},

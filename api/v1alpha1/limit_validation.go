@@ -152,7 +152,7 @@ func (m *LimitMatch) validate(path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for name, patterns := range map[string][]string{
 		"userAgents": m.UserAgents, "users": m.Users, "names": m.Names, "namespaces": m.Namespaces,
-		"nonResourcePaths": m.NonResourcePaths, "groups": m.Groups,
+		"nonResourcePaths": m.NonResourcePaths, "groups": m.Groups, "pods": m.Pods,
 	} {
 		errs = append(errs, validatePatterns(patterns, path.Child(name))...)
 	}
@@ -169,6 +169,11 @@ func (m *LimitMatch) validate(path *field.Path) field.ErrorList {
 	for i, ns := range m.ServiceAccountNamespaces {
 		if problems := validation.IsDNS1123Label(ns); len(problems) > 0 {
 			errs = append(errs, field.Invalid(path.Child("serviceAccountNamespaces").Index(i), ns, "must be a namespace's exact name: "+problems[0]))
+		}
+	}
+	for i, pod := range m.Pods {
+		if !strings.Contains(pod, "/") && !strings.Contains(pod, "*") {
+			errs = append(errs, field.Invalid(path.Child("pods").Index(i), pod, "can never match: must be namespace/name"))
 		}
 	}
 	known := sets.New(resourceVerbs...).Insert(nonResourceVerbs...)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/gate/flow"
 )
@@ -17,6 +19,7 @@ type subject struct {
 	scope  uint32
 	lane   uint32
 	saNS   string // namespace of a service account caller
+	pod    string // namespace/name of the pod that its token was issued to
 	isNode string // name of a node caller
 }
 
@@ -50,6 +53,9 @@ func newSubject(f *flow.Request) subject {
 		s.verbs |= verbBits["list"]
 	}
 	s.saNS = f.Caller.ServiceAccountNamespace()
+	if names := f.Caller.Extra[serviceaccount.PodNameKey]; s.saNS != "" && len(names) == 1 {
+		s.pod = s.saNS + "/" + names[0]
+	}
 	s.isNode, _ = strings.CutPrefix(f.Caller.User, nodePrefix)
 	if len(s.isNode) == len(f.Caller.User) {
 		s.isNode = ""
@@ -71,6 +77,7 @@ type matcher struct {
 	apiGroups            []string
 	users                *globs
 	saNamespaces         []string
+	pods                 *globs
 	groups               []string
 	namespaces           *globs
 	names                *globs
@@ -86,6 +93,7 @@ func compileMatch(m *v1alpha1.LimitMatch) (*matcher, error) {
 		groups:       m.Groups,
 		saNamespaces: m.ServiceAccountNamespaces,
 		users:        compileGlobs(m.Users),
+		pods:         compileGlobs(m.Pods),
 		userAgents:   compileGlobs(m.UserAgents),
 		names:        compileGlobs(m.Names),
 		namespaces:   compileGlobs(m.Namespaces),
@@ -143,6 +151,7 @@ func (m *matcher) match(s *subject) bool {
 		m.apiGroups != nil && !m.matchAPIGroup(s),
 		m.users != nil && !m.users.match(s.Caller.User),
 		m.saNamespaces != nil && (s.saNS == "" || !slices.Contains(m.saNamespaces, s.saNS)),
+		m.pods != nil && (s.pod == "" || !m.pods.match(s.pod)),
 		m.groups != nil && !m.matchGroup(s),
 		m.namespaces != nil && (s.Namespace == "" || !m.namespaces.match(s.Namespace)),
 		m.names != nil && (s.Name == "" || !m.names.match(s.Name)),

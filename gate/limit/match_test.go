@@ -13,6 +13,11 @@ func TestMatch(t *testing.T) {
 		f.Caller.User, f.Verb, f.Resource, f.APIGroup = "system:node:n1", "update", "leases", "coordination.k8s.io"
 		f.Scope, f.Namespace, f.Name = v1alpha1.ScopeObject, "kube-node-lease", "n1"
 	}
+	pod := func(name string) func(*flow.Request) {
+		return func(f *flow.Request) {
+			f.Caller.Extra = map[string][]string{"authentication.kubernetes.io/pod-name": {name}}
+		}
+	}
 	tests := map[string]struct {
 		match v1alpha1.LimitMatch
 		yes   []*flow.Request
@@ -25,6 +30,8 @@ func TestMatch(t *testing.T) {
 			[]*flow.Request{request("a", func(f *flow.Request) { f.Caller.Groups = nil })}},
 		"service account": {v1alpha1.LimitMatch{ServiceAccountNamespaces: []string{"mon"}}, []*flow.Request{request("system:serviceaccount:mon:a")},
 			[]*flow.Request{request("system:serviceaccount:monitor:a"), request("mon"), request("system:serviceaccount:mon")}},
+		"pod": {v1alpha1.LimitMatch{Pods: []string{"mon/agent-*"}}, []*flow.Request{request("system:serviceaccount:mon:a", pod("agent-x"))},
+			[]*flow.Request{request("system:serviceaccount:mon:a", pod("other")), request("system:serviceaccount:mon:a"), request("system:serviceaccount:web:a", pod("agent-x")), request("a", pod("agent-x"))}},
 		"list includes initial events": {v1alpha1.LimitMatch{Verbs: []string{"list"}},
 			[]*flow.Request{request("a"), request("a", func(f *flow.Request) { f.Verb, f.InitialEvents = "watch", true })},
 			[]*flow.Request{request("a", func(f *flow.Request) { f.Verb = "watch" }), request("a", get), request("a", func(f *flow.Request) { f.Verb = "brew" })}},

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // fieldsOf maps the names in a file to a struct's fields, embedded structs included. Names are matched exactly:
@@ -81,6 +82,7 @@ var (
 	durationType = reflect.TypeFor[metav1.Duration]()
 	quantityType = reflect.TypeFor[resource.Quantity]()
 	timeType     = reflect.TypeFor[metav1.Time]()
+	countType    = reflect.TypeFor[intstr.IntOrString]()
 )
 
 // typeName is what a user is told to write.
@@ -92,6 +94,8 @@ func typeName(t reflect.Type) string {
 		return "a quantity like 64Mi"
 	case timeType:
 		return "a time like 2024-12-11T15:12:00Z"
+	case countType:
+		return "a whole number or a share like 25%"
 	}
 	return "a " + strings.ToLower(t.Name())
 }

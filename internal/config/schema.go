@@ -74,6 +74,8 @@ func (s *schemaWriter) value(t reflect.Type) map[string]any {
 		return map[string]any{"type": []string{"string", "number"}}
 	case timeType:
 		return map[string]any{"type": "string", "format": "date-time"}
+	case countType:
+		return map[string]any{"type": []string{"integer", "string"}, "pattern": "^[0-9]{1,3}%$"}
 	}
 	switch t.Kind() {
 	case reflect.Pointer:

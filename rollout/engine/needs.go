@@ -1,11 +1,12 @@
-// Package engine carries a rollout out: stages of clusters, steps of nodes, and a look before each. Nothing moves without a
-// grant for that very wave, so a rollout whose engine is gone stands still.
 package engine
 
 import (
 	"context"
 	"time"
 
+	"github.com/seakeep/seakeep/rollout/jail"
+	"github.com/seakeep/seakeep/rollout/plan"
+	"github.com/seakeep/seakeep/rollout/target"
 	"github.com/seakeep/seakeep/rollout/verdict"
 )
 
@@ -23,6 +24,10 @@ type Exposure struct {
 	Ready time.Time
 	// Since is when the step began.
 	Since time.Time
+	// Component is the changed workload, with the pods of the update revision.
+	Component jail.Component
+	// UpdateRevision and StableRevision are the pinned revisions, as pods are labelled with them.
+	UpdateRevision, StableRevision string
 }
 
 // Analyst looks at the health of control plane, DNS and workload.
@@ -37,4 +42,33 @@ type Growth interface {
 	Observe(ctx context.Context, e Exposure) error
 	// May says whether the change may come to run on this many nodes of the cluster.
 	May(ctx context.Context, cluster string, nodes int) (verdict.Finding, error)
+}
+
+// Target is the change on one cluster. Every method may be called again after a death at any instant, and then does what is
+// left to do. Its methods are called by one goroutine, under the cluster's lease.
+type Target interface {
+	// Survey says where the change may come to, and refuses what cannot be stepped. It writes nothing.
+	Survey(ctx context.Context) ([]plan.Node, error)
+	// Prepare pins what there is and what is to be, and writes nothing.
+	Prepare(ctx context.Context) (target.Pins, error)
+	// Begin writes the change so that nothing moves by itself, and pins its revision.
+	Begin(ctx context.Context, pins target.Pins) (target.Pins, error)
+	// See reads the cluster. It returns target.ErrForeign or target.ErrGone when the run must stop.
+	See(ctx context.Context, pins target.Pins) (plan.Seen, error)
+	// Ready is when the newest ready pod of the update revision became so.
+	Ready(ctx context.Context, pins target.Pins) (time.Time, error)
+	// Move makes moves, forth or back.
+	Move(ctx context.Context, pins target.Pins, moves []plan.Move, back bool) error
+	// Revert puts back in force what was before; what runs already is moved after.
+	Revert(ctx context.Context, pins target.Pins) error
+	// Finish takes away what the run wrote for itself, at the very end.
+	Finish(ctx context.Context, pins target.Pins, back bool) error
+	// Component is the workload as the ladder must know it.
+	Component(ctx context.Context, pins target.Pins) (jail.Component, error)
+}
+
+// Fence lets this process alone write to a cluster. internal/fence has it.
+type Fence interface {
+	// Acquire waits for the right; the context it returns ends when it is lost.
+	Acquire(ctx context.Context) (held context.Context, release func(), err error)
 }

@@ -56,6 +56,8 @@ type Finding struct {
 	// Attributed is true when the harm can be shown to be the change's own: its pods, its requests, or a difference to
 	// controls that ran at the same time. Reverts and deletes need it, or a human.
 	Attributed bool `json:"attributed,omitempty"`
+	// Critical is true when one failed look is enough.
+	Critical bool `json:"critical,omitempty"`
 	// At is when the newest data it rests on was measured; Fresh false says that there was none new enough.
 	At    time.Time `json:"at"`
 	Fresh bool      `json:"fresh"`

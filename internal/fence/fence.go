@@ -1,4 +1,6 @@
-package apf
+// Package fence lets one process at a time write to a cluster, by a Lease there. What is held ends before another process can
+// have it, so that a process that was frozen or cut off writes nothing after its time.
+package fence
 
 import (
 	"context"
@@ -17,17 +19,21 @@ import (
 // by the clock of who waits: clocks of different machines are never compared.
 type Fence struct {
 	Client kubernetes.Interface
-	// Name of the Lease, in LeaseNamespace.
-	Name string
+	// Namespace and Name are the Lease's.
+	Namespace, Name string
+	// FieldManager owns its fields.
+	FieldManager string
 	// Holder names this process, for people too.
 	Holder string
 	// Length is how long the lease outlives a holder that died.
 	Length time.Duration
-	Log    *slog.Logger
+	// Waiting, if set, is told who holds it, each time that is somebody new.
+	Waiting func(holder string)
+	Log     *slog.Logger
 }
 
-// ErrFenceLost is the cause that a held fence's context ends with when the lease could not be renewed in time.
-var ErrFenceLost = errors.New("the lease was lost")
+// ErrLost is the cause that a held fence's context ends with when the lease could not be renewed in time.
+var ErrLost = errors.New("the lease was lost")
 
 // Acquire waits until the lease is held. The context it returns ends when the lease is lost, always before another process can
 // have it; nothing may be written after. release gives the lease back and must be called.
@@ -39,8 +45,8 @@ func (f *Fence) Acquire(ctx context.Context) (held context.Context, release func
 		started := time.Now()
 		lease, mine, err := f.try(ctx, seen != "" && time.Since(seenAt) >= f.Length, seen)
 		switch {
-		case err != nil && !transient(err):
-			return nil, nil, fmt.Errorf("taking the lease %s/%s: %w", LeaseNamespace, f.Name, err)
+		case err != nil && !Transient(err):
+			return nil, nil, fmt.Errorf("taking the lease %s/%s: %w", f.Namespace, f.Name, err)
 		case mine:
 			return f.hold(ctx, lease, started)
 		case lease != nil:
@@ -49,7 +55,10 @@ func (f *Fence) Acquire(ctx context.Context) (held context.Context, release func
 			}
 			if holder := holderOf(lease); holder != told {
 				told = holder
-				f.Log.Info("Waiting for the lease", "lease", LeaseNamespace+"/"+f.Name, "holder", holder)
+				if f.Waiting != nil && holder != "" {
+					f.Waiting(holder)
+				}
+				f.Log.Info("Waiting for the lease", "lease", f.Namespace+"/"+f.Name, "holder", holder)
 			}
 		}
 		select {
@@ -60,8 +69,8 @@ func (f *Fence) Acquire(ctx context.Context) (held context.Context, release func
 	}
 }
 
-// transient is an error after which trying again makes sense: the API server may be the one in trouble.
-func transient(err error) bool {
+// Transient is an error after which trying again makes sense: the API server may be the one in trouble.
+func Transient(err error) bool {
 	return !apierrors.IsForbidden(err) && !apierrors.IsUnauthorized(err) && !apierrors.IsInvalid(err) && !apierrors.IsBadRequest(err)
 }
 
@@ -77,12 +86,12 @@ func holderOf(l *coordinationv1.Lease) string {
 
 // try takes the lease if it is free, or if its holder's time is over and it still shows the sign of then.
 func (f *Fence) try(ctx context.Context, over bool, seen string) (_ *coordinationv1.Lease, mine bool, err error) {
-	leases := f.Client.CoordinationV1().Leases(LeaseNamespace)
+	leases := f.Client.CoordinationV1().Leases(f.Namespace)
 	lease, err := leases.Get(ctx, f.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		lease = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: f.Name, Namespace: LeaseNamespace, Labels: map[string]string{managedBy: managedByUs}}}
+		lease = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: f.Name, Namespace: f.Namespace, Labels: map[string]string{"app.kubernetes.io/managed-by": "seakeep"}}}
 		f.sign(lease)
-		lease, err = leases.Create(ctx, lease, metav1.CreateOptions{FieldManager: FieldManager})
+		lease, err = leases.Create(ctx, lease, metav1.CreateOptions{FieldManager: f.FieldManager})
 		if apierrors.IsAlreadyExists(err) {
 			return nil, false, nil
 		}
@@ -95,7 +104,7 @@ func (f *Fence) try(ctx context.Context, over bool, seen string) (_ *coordinatio
 		return lease, false, nil
 	}
 	f.sign(lease)
-	taken, err := leases.Update(ctx, lease, metav1.UpdateOptions{FieldManager: FieldManager})
+	taken, err := leases.Update(ctx, lease, metav1.UpdateOptions{FieldManager: f.FieldManager})
 	if apierrors.IsConflict(err) {
 		return nil, false, nil
 	}
@@ -128,7 +137,7 @@ func (f *Fence) hold(ctx context.Context, lease *coordinationv1.Lease, started t
 			if renewed, err := f.renew(stop, lease, started.Add(f.Length*2/3)); err == nil {
 				lease, started = renewed, sent
 			} else if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || time.Since(started) >= f.Length*2/3 {
-				lose(fmt.Errorf("%w: %w", ErrFenceLost, err))
+				lose(fmt.Errorf("%w: %w", ErrLost, err))
 				return
 			}
 		}
@@ -137,7 +146,7 @@ func (f *Fence) hold(ctx context.Context, lease *coordinationv1.Lease, started t
 		finish()
 		<-ended
 		defer lose(nil)
-		if held.Err() != nil && errors.Is(context.Cause(held), ErrFenceLost) {
+		if held.Err() != nil && errors.Is(context.Cause(held), ErrLost) {
 			return
 		}
 		// Also when the caller was told to end: who comes next should not have to wait.
@@ -145,8 +154,8 @@ func (f *Fence) hold(ctx context.Context, lease *coordinationv1.Lease, started t
 		defer cancel()
 		none := ""
 		lease.Spec.HolderIdentity = &none
-		if _, err := f.Client.CoordinationV1().Leases(LeaseNamespace).Update(clean, lease, metav1.UpdateOptions{FieldManager: FieldManager}); err != nil {
-			f.Log.Warn("The lease could not be given back; it is free when it ends", "lease", LeaseNamespace+"/"+f.Name, "err", err)
+		if _, err := f.Client.CoordinationV1().Leases(f.Namespace).Update(clean, lease, metav1.UpdateOptions{FieldManager: f.FieldManager}); err != nil {
+			f.Log.Warn("The lease could not be given back; it is free when it ends", "lease", f.Namespace+"/"+f.Name, "err", err)
 		}
 	}
 	return held, release, nil
@@ -157,5 +166,5 @@ func (f *Fence) renew(ctx context.Context, lease *coordinationv1.Lease, until ti
 	defer cancel()
 	next := lease.DeepCopy()
 	f.sign(next)
-	return f.Client.CoordinationV1().Leases(LeaseNamespace).Update(ctx, next, metav1.UpdateOptions{FieldManager: FieldManager})
+	return f.Client.CoordinationV1().Leases(f.Namespace).Update(ctx, next, metav1.UpdateOptions{FieldManager: f.FieldManager})
 }

@@ -1,0 +1,146 @@
+package v1alpha1
+
+import (
+	"net"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// KindFleet is the clusters we know.
+const KindFleet = "Fleet"
+
+// Fleet is a set of clusters, written down here or found in a hub cluster. At least one source is set; a cluster that two
+// sources know must not have the same name in both.
+type Fleet struct {
+	TypeMeta `json:",inline"`
+	// Name is the fleet's name, a DNS label.
+	Name string `json:"name"`
+	// Clusters are clusters by their kubeconfigs.
+	Clusters []FleetCluster `json:"clusters,omitempty"`
+	// Secrets are Secrets of a hub cluster that hold kubeconfigs.
+	Secrets *FleetSecrets `json:"secrets,omitempty"`
+	// ClusterProfiles are ClusterProfile objects of a hub cluster (multicluster.x-k8s.io/v1alpha1).
+	ClusterProfiles *FleetProfiles `json:"clusterProfiles,omitempty"`
+}
+
+// FleetCluster is one cluster.
+type FleetCluster struct {
+	// Name is the cluster's name, a DNS label.
+	Name string `json:"name"`
+	// Labels are what stages select by.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Kubeconfig is a file, Context one of its contexts; default its current one.
+	Kubeconfig string `json:"kubeconfig"`
+	Context    string `json:"context,omitempty"`
+	// Servers are the API servers, host:port each, whose metrics are read one by one; default: the kubeconfig's server, which
+	// may stand for several and then shows one of them by chance.
+	Servers []string `json:"servers,omitempty"`
+	// BreakGlass is the kubeconfig of another way in, used when the first does not answer while a change is taken back.
+	BreakGlass string `json:"breakGlass,omitempty"`
+}
+
+// FleetHub is how the cluster is reached that knows the others.
+type FleetHub struct {
+	// Kubeconfig is a file, Context one of its contexts; default its current one.
+	Kubeconfig string `json:"kubeconfig"`
+	Context    string `json:"context,omitempty"`
+	// Namespace holds the objects.
+	Namespace string `json:"namespace"`
+	// LabelSelector selects them; default all.
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+}
+
+// FleetSecrets are Secrets that hold kubeconfigs. The Secret's name is the cluster's, its labels are the cluster's.
+type FleetSecrets struct {
+	FleetHub `json:",inline"`
+	// Key of the Secret's data; default "value", as Cluster API writes it.
+	Key string `json:"key,omitempty"`
+}
+
+// FleetProfiles are ClusterProfiles. A profile says where a cluster is; its credentials are in a Secret of the hub, of the
+// same namespace and name.
+type FleetProfiles struct {
+	FleetHub `json:",inline"`
+	// Key of the Secret's data that holds the kubeconfig; default "value".
+	Key string `json:"key,omitempty"`
+}
+
+// defaultKubeconfigKey is what Cluster API calls it.
+const defaultKubeconfigKey = "value"
+
+// SetDefaults implements Object.
+func (f *Fleet) SetDefaults() {
+	if f.Secrets != nil && f.Secrets.Key == "" {
+		f.Secrets.Key = defaultKubeconfigKey
+	}
+	if f.ClusterProfiles != nil && f.ClusterProfiles.Key == "" {
+		f.ClusterProfiles.Key = defaultKubeconfigKey
+	}
+}
+
+// Validate implements Object.
+func (f *Fleet) Validate() field.ErrorList {
+	errs := validateLabel(f.Name, field.NewPath("name"))
+	if len(f.Clusters) == 0 && f.Secrets == nil && f.ClusterProfiles == nil {
+		errs = append(errs, field.Required(field.NewPath("clusters"), "a fleet needs clusters, secrets or clusterProfiles"))
+	}
+	seen := sets.New[string]()
+	for i, c := range f.Clusters {
+		p := field.NewPath("clusters").Index(i)
+		errs = append(errs, validateLabel(c.Name, p.Child("name"))...)
+		if seen.Has(c.Name) {
+			errs = append(errs, field.Duplicate(p.Child("name"), c.Name))
+		}
+		seen.Insert(c.Name)
+		for key, value := range c.Labels {
+			for _, problem := range append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...) {
+				errs = append(errs, field.Invalid(p.Child("labels").Key(key), value, problem))
+			}
+		}
+		errs = append(errs, required(c.Kubeconfig, p.Child("kubeconfig"), "the file that says how it is reached")...)
+		for j, server := range c.Servers {
+			if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
+				errs = append(errs, field.Invalid(p.Child("servers").Index(j), server, "must be host:port"))
+			}
+		}
+	}
+	if f.Secrets != nil {
+		errs = append(errs, f.Secrets.validate(field.NewPath("secrets"))...)
+	}
+	if f.ClusterProfiles != nil {
+		errs = append(errs, f.ClusterProfiles.validate(field.NewPath("clusterProfiles"))...)
+	}
+	return errs
+}
+
+func (h *FleetHub) validate(path *field.Path) field.ErrorList {
+	errs := required(h.Kubeconfig, path.Child("kubeconfig"), "the file that says how the hub is reached")
+	errs = append(errs, validateLabel(h.Namespace, path.Child("namespace"))...)
+	if h.LabelSelector != nil {
+		errs = append(errs, validateSelector(h.LabelSelector, path.Child("labelSelector"), "leave it out for all")...)
+	}
+	return errs
+}
+
+// Files implements Files.
+func (f *Fleet) Files() []FileRef {
+	var files []FileRef
+	for i, c := range f.Clusters {
+		p := field.NewPath("clusters").Index(i)
+		files = append(files, FileRef{Field: p.Child("kubeconfig"), Path: c.Kubeconfig, Use: FileOther})
+		if c.BreakGlass != "" {
+			files = append(files, FileRef{Field: p.Child("breakGlass"), Path: c.BreakGlass, Use: FileOther})
+		}
+	}
+	if f.Secrets != nil {
+		files = append(files, FileRef{Field: field.NewPath("secrets", "kubeconfig"), Path: f.Secrets.Kubeconfig, Use: FileOther})
+	}
+	if f.ClusterProfiles != nil {
+		files = append(files, FileRef{Field: field.NewPath("clusterProfiles", "kubeconfig"), Path: f.ClusterProfiles.Kubeconfig, Use: FileOther})
+	}
+	return files
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"math"
+	"testing"
+)
+
+func TestTrialsAreRead(t *testing.T) {
+	trials, err := loadTrials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	classes := map[string]int{}
+	for _, one := range trials {
+		classes[one.Class]++
+	}
+	for _, class := range []string{"crash loop", "DNS breakage", "control-plane cost", "slow leak", "node only", "latency only", good} {
+		if classes[class] == 0 {
+			t.Errorf("there is no trial of the class %s", class)
+		}
+	}
+}
+
+// Of Newcombe, Statistics in Medicine 17 (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+func TestWilson(t *testing.T) {
+	for _, tc := range []struct {
+		k, n      int
+		low, high float64
+	}{{81, 263, 0.2553, 0.3662}, {15, 148, 0.0624, 0.1605}, {0, 20, 0, 0.1611}, {1, 29, 0.0061, 0.1718}} {
+		low, high := wilson(tc.k, tc.n)
+		if math.Abs(low-tc.low) > 1e-4 || math.Abs(high-tc.high) > 1e-4 {
+			t.Errorf("%d of %d: %.4f–%.4f, want %.4f–%.4f", tc.k, tc.n, low, high, tc.low, tc.high)
+		}
+	}
+}

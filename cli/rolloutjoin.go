@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/seakeep/seakeep/apf"
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/fleet"
+	"github.com/seakeep/seakeep/internal/fence"
+	"github.com/seakeep/seakeep/rollout/analysis"
+	"github.com/seakeep/seakeep/rollout/bake"
+	"github.com/seakeep/seakeep/rollout/engine"
+	"github.com/seakeep/seakeep/rollout/jail"
+	"github.com/seakeep/seakeep/rollout/plan"
+	"github.com/seakeep/seakeep/rollout/target"
+	"github.com/seakeep/seakeep/rollout/target/beside"
+	"github.com/seakeep/seakeep/rollout/target/daemonset"
+	"github.com/seakeep/seakeep/rollout/target/deployment"
+	"github.com/seakeep/seakeep/rollout/target/manifests"
+)
+
+// rolloutJoined is what a run needs of the other parts, joined for one plan.
+type rolloutJoined struct {
+	clusters map[string]engine.Cluster
+	analyst  engine.Analyst
+	growth   engine.Growth
+	opened   []*kubernetes.Clientset
+
+	mu sync.Mutex
+	e  *engine.Engine
+}
+
+// bind gives the workloads the engine, which knows the pins.
+func (j *rolloutJoined) bind(e *engine.Engine) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.e = e
+}
+
+func (j *rolloutJoined) pins(cluster string) target.Pins {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.e == nil {
+		return target.Pins{}
+	}
+	return j.e.Pins(cluster)
+}
+
+func (j *rolloutJoined) close() {
+	for _, c := range j.opened {
+		if r, ok := c.CoreV1().RESTClient().(*rest.RESTClient); ok && r.Client != nil {
+			utilnet.CloseIdleConnectionsFor(r.Client.Transport)
+		}
+	}
+}
+
+// joinRollout makes targets, fences, rungs and the analyst for the clusters of a plan, and checks what needs the clusters: that
+// conditions and queries can be compiled, and that the bake outlasts every cache that is found.
+func joinRollout(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollout, p *plan.Plan, known map[string]fleet.Cluster) (*rolloutJoined, error) {
+	joined := &rolloutJoined{clusters: map[string]engine.Cluster{}}
+	base := filepath.Dir(o.file)
+	metrics, invalid := analysis.Check(r.Analysis, r.Interval.Duration, field.NewPath("analysis"), func(name string) ([]byte, error) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(base, name)
+		}
+		return os.ReadFile(name)
+	})
+	if err := invalid.ToAggregate(); err != nil {
+		return nil, usageError(fmt.Errorf("rollout %s: %w", r.Name, err), "")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "seakeep"
+	}
+	holder := host + "-" + uuid.NewString()[:8]
+	looked := analysis.Options{Analysis: r.Analysis, Interval: r.Interval.Duration, Metrics: metrics, Log: env.Log()}
+	var errs []error
+	for _, stage := range p.Stages {
+		for _, leg := range stage.Legs {
+			if _, done := joined.clusters[leg.Cluster]; done {
+				continue
+			}
+			c, has := known[leg.Cluster]
+			if !has {
+				errs = append(errs, fmt.Errorf("the fleet no longer has cluster %s, which the run needs", leg.Cluster))
+				continue
+			}
+			made, measured, err := joined.cluster(ctx, env, o, r, p.Run, holder, c)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("cluster %s: %w", c.Name, err))
+				continue
+			}
+			joined.clusters[c.Name] = made
+			looked.Clusters = append(looked.Clusters, measured)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, usageError(fmt.Errorf("preparing rollout %s: %w", r.Name, err), "nothing was moved")
+	}
+	analyst, err := analysis.New(looked)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("preparing the analysis of rollout %s: %w", r.Name, err), "")
+	}
+	joined.analyst = analyst
+	return joined, nil
+}
+
+func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollout, run, holder string, c fleet.Cluster) (engine.Cluster, analysis.Cluster, error) {
+	var none analysis.Cluster
+	client, err := kubernetes.NewForConfig(c.Config)
+	if err != nil {
+		return engine.Cluster{}, none, err
+	}
+	j.opened = append(j.opened, client)
+	t, err := rolloutTarget(r, run, c)
+	if err != nil {
+		return engine.Cluster{}, none, err
+	}
+	caches, unread, err := analysis.Caches(ctx, client, r.Bake.Discover)
+	if err != nil {
+		return engine.Cluster{}, none, err
+	}
+	for _, part := range unread {
+		env.Log().Warn("A part of the DNS configuration cannot be read; declare its caches in bake.cacheTTLs", "cluster", c.Name, "part", part)
+	}
+	if _, short := bake.Of(r.Bake, caches, field.NewPath("bake")); short != nil {
+		return engine.Cluster{}, none, short
+	}
+	servers, err := analysis.ServersOf(c.Config, c.Servers...)
+	if err != nil {
+		return engine.Cluster{}, none, err
+	}
+	made := engine.Cluster{
+		Target: t,
+		Fence: &fence.Fence{
+			Client: client, Namespace: apf.LeaseNamespace, Name: rolloutLease(r), FieldManager: target.FieldManager, Holder: holder, Length: o.lease, Log: env.Log(),
+		},
+		Rungs: []jail.Rung{
+			jail.APF{Jailer: jailer{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
+			jail.RBAC{Client: client},
+		},
+	}
+	measured := analysis.Cluster{Name: c.Name, Config: c.Config, Servers: servers}
+	pods := func(of podsOf) *rolloutPods {
+		return &rolloutPods{pins: func() target.Pins { return j.pins(c.Name) }, of: of}
+	}
+	switch {
+	case r.Change.DaemonSet != nil:
+		measured.Workload = pods(&daemonset.Target{Cluster: c.Name, Client: client, Change: *r.Change.DaemonSet, Selector: r.Nodes.Selector, Run: run})
+	case r.Change.Deployment != nil:
+		measured.Workload = pods(&deployment.Target{Cluster: c.Name, Client: client, Change: *r.Change.Deployment, Run: run})
+	}
+	return made, measured, nil
+}
+
+// rolloutTarget is what changes on a cluster.
+func rolloutTarget(r *v1alpha1.Rollout, run string, c fleet.Cluster) (engine.Target, error) {
+	client, err := kubernetes.NewForConfig(c.Config)
+	if err != nil {
+		return nil, fmt.Errorf("preparing to call cluster %s: %w", c.Name, err)
+	}
+	var workload engine.Target
+	namespace := ""
+	switch change := r.Change; {
+	case change.DaemonSet != nil:
+		workload, namespace = &daemonset.Target{Cluster: c.Name, Client: client, Change: *change.DaemonSet, Selector: r.Nodes.Selector, Run: run, UserAgents: change.UserAgents}, change.DaemonSet.Namespace
+	case change.Deployment != nil:
+		workload, namespace = &deployment.Target{Cluster: c.Name, Client: client, Change: *change.Deployment, Run: run, UserAgents: change.UserAgents}, change.Deployment.Namespace
+	case change.AdvancedDaemonSet != nil:
+		return nil, usageError(errors.New("change.advancedDaemonSet: this version steps native DaemonSets, Deployments and manifests; leave OpenKruise's to its own partition"), "")
+	}
+	if len(r.Change.Manifests) == 0 {
+		return workload, nil
+	}
+	objects, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return nil, fmt.Errorf("preparing to call cluster %s: %w", c.Name, err)
+	}
+	first := &manifests.Target{
+		Cluster: c.Name, Client: objects, Objects: r.Change.Manifests, Namespace: namespace, Run: run,
+		Mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
+	}
+	if workload == nil {
+		return first, nil
+	}
+	return &beside.Target{Manifests: first, Workload: workload}, nil
+}
+
+// rolloutLease names the lease that fences others out: one for each object that changes, so that two changes can run side by
+// side.
+func rolloutLease(r *v1alpha1.Rollout) string {
+	id := "manifests/" + r.Name
+	switch {
+	case r.Change.DaemonSet != nil:
+		id = "daemonset/" + r.Change.DaemonSet.Namespace + "/" + r.Change.DaemonSet.Name
+	case r.Change.Deployment != nil:
+		id = "deployment/" + r.Change.Deployment.Namespace + "/" + r.Change.Deployment.Name
+	}
+	sum := sha256.Sum256([]byte(id))
+	return "seakeep-rollout-" + hex.EncodeToString(sum[:6])
+}
+
+// podsOf tells a workload's pods apart, by its pins.
+type podsOf interface {
+	Pods(ctx context.Context, pins target.Pins) (update, stable []corev1.Pod, err error)
+}
+
+// rolloutPods tells the change's pods from the others, for the analyst.
+type rolloutPods struct {
+	pins func() target.Pins
+
+	mu sync.Mutex // a target is for one goroutine at a time
+	of podsOf
+}
+
+// Pods implements analysis.Workload.
+func (p *rolloutPods) Pods(ctx context.Context, _ engine.Exposure) (update, stable []corev1.Pod, err error) {
+	pins := p.pins()
+	if pins.Object == "" {
+		return nil, nil, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.of.Pods(ctx, pins)
+}

@@ -1,0 +1,326 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/fleet"
+	"github.com/seakeep/seakeep/internal/config"
+	"github.com/seakeep/seakeep/rollout/engine"
+	"github.com/seakeep/seakeep/rollout/journal"
+	"github.com/seakeep/seakeep/rollout/plan"
+)
+
+// rolloutRun are the flags of `rollout run`.
+type rolloutRun struct {
+	state       rolloutState
+	file, fleet string
+	output      string
+	dryRun      bool
+	exitOnPause bool
+	resume      string
+	timeout     time.Duration
+	lease       time.Duration
+	every       time.Duration
+	unreachable time.Duration
+}
+
+func newRolloutRun(env *Env) *cobra.Command {
+	var o rolloutRun
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Carry a rollout out, or go on with one that is under way",
+		Long: `Reads a Rollout and a Fleet, surveys the clusters, makes the plan and carries it out. Everything that can be known before the
+first node moves is checked first, and refused with the field at fault.
+
+A run of the same rollout that is under way in the state folder is gone on with. If the file says something else than when that
+run began, it is refused: a run keeps to what it began with. Abort it or take it back, and begin another.
+
+Ends with 0 when the change is everywhere, with 3 when it was taken back, aborted or failed, and with 130 when it is interrupted:
+then everything stands still where it is.`,
+		Example: `  seakeep rollout run -f telemetry.yaml --fleet fleet.yaml --dry-run
+  seakeep rollout run -f docs/examples/telemetry.yaml --state-dir ./state
+  seakeep rollout run --continue telemetry-20261126-211500-1a2b3c --fleet fleet.yaml`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runRollout(cmd.Context(), env, &o) },
+	}
+	o.state.flags(cmd)
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	flags := cmd.Flags()
+	flags.StringVarP(&o.file, "file", "f", "", "`file` with a Rollout, and with a Fleet unless --fleet names another; - is standard input")
+	flags.StringVar(&o.fleet, "fleet", "", "`file` with the Fleet")
+	flags.StringVar(&o.resume, "continue", "", "go on with this `run`, as it was planned; -f is not needed then")
+	flags.BoolVar(&o.dryRun, "dry-run", false, "survey the clusters and print the plan; write nothing")
+	flags.BoolVar(&o.exitOnPause, "exit-on-pause", false, "end with code 3 when the run pauses, for CI; what is moved stays as it is")
+	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long each request to a cluster may take, 1s to 1m; less than two thirds of --lease")
+	flags.DurationVar(&o.lease, "lease", 20*time.Second, "how long the lease on a cluster outlives this process, 3s to 5m")
+	flags.DurationVar(&o.every, "every", 2*time.Second, "how often a cluster that moves is read, 200ms to 1m")
+	flags.DurationVar(&o.unreachable, "unreachable-after", time.Minute, "how long a cluster may fail to answer before it is skipped, 5s to 1h")
+	flags.StringVarP(&o.output, "output", "o", "table", "table | json")
+	_ = cmd.MarkFlagFilename("file", "yaml", "yml", "json")
+	_ = cmd.MarkFlagFilename("fleet", "yaml", "yml", "json")
+	for _, name := range []string{"timeout", "lease", "every", "unreachable-after", "continue"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (o *rolloutRun) check() error {
+	switch {
+	case o.output != "table" && o.output != "json":
+		return usageError(fmt.Errorf("output must be table or json, got %q", o.output), rolloutHint)
+	case o.file == "" && o.resume == "":
+		return usageError(errors.New("run needs -f FILE, or --continue RUN"), rolloutHint)
+	case o.resume != "" && o.dryRun:
+		return usageError(errors.New("--dry-run is for a plan that is not made yet, --continue for one that is"), rolloutHint)
+	}
+	for _, f := range []struct {
+		name         string
+		v, low, high time.Duration
+	}{
+		{"timeout", o.timeout, time.Second, time.Minute}, {"lease", o.lease, 3 * time.Second, 5 * time.Minute},
+		{"every", o.every, 200 * time.Millisecond, time.Minute}, {"unreachable-after", o.unreachable, 5 * time.Second, time.Hour},
+	} {
+		if f.v < f.low || f.v > f.high {
+			return usageError(fmt.Errorf("--%s must be %v to %v, got %v", f.name, f.low, f.high, f.v), rolloutHint)
+		}
+	}
+	if o.timeout*3 >= o.lease*2 {
+		return usageError(fmt.Errorf("--timeout must be less than two thirds of --lease, got %v and %v: what was sent must have arrived before another process may write", o.timeout, o.lease), rolloutHint)
+	}
+	return nil
+}
+
+// read reads the files. The rollout is nil when a run is gone on with.
+func (o *rolloutRun) read(env *Env) (rollout *v1alpha1.Rollout, members *v1alpha1.Fleet, err error) {
+	for _, file := range []string{o.file, o.fleet} {
+		if file == "" {
+			continue
+		}
+		docs, err := config.Load(file, env.Stdin)
+		if err != nil {
+			return nil, nil, usageError(err, "'seakeep config defaults Rollout' and 'seakeep config defaults Fleet' print what there is")
+		}
+		for _, d := range docs {
+			switch object := d.Object.(type) {
+			case *v1alpha1.Rollout:
+				if rollout != nil {
+					return nil, nil, usageError(fmt.Errorf("%s: there is more than one Rollout", file), "")
+				}
+				rollout = object
+			case *v1alpha1.Fleet:
+				if members != nil && file == o.file {
+					return nil, nil, usageError(fmt.Errorf("%s: there is more than one Fleet", file), "")
+				}
+				members = object
+			default:
+				return nil, nil, usageError(fmt.Errorf("%s: a %s is neither Rollout nor Fleet", file, d.Kind), "")
+			}
+		}
+	}
+	switch {
+	case rollout == nil && o.resume == "":
+		return nil, nil, usageError(fmt.Errorf("%s: there is no Rollout", o.file), "")
+	case members == nil:
+		return nil, nil, usageError(errors.New("there is no Fleet: which clusters?"), "put one into the file, or name its file with --fleet")
+	}
+	return rollout, members, nil
+}
+
+func runRollout(ctx context.Context, env *Env, o *rolloutRun) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	rollout, members, err := o.read(env)
+	if err != nil {
+		return err
+	}
+	clusters, err := fleet.Load(ctx, members, fleet.Options{UserAgent: "seakeep-rollout/" + versionOf(version, nil).Version, Timeout: o.timeout})
+	if err != nil {
+		return usageError(err, "")
+	}
+	if o.dryRun {
+		p, _, err := planRollout(ctx, rollout, "dry-run", clusters)
+		if err != nil {
+			return err
+		}
+		return o.writePlan(env.Stdout, p)
+	}
+	j, err := journal.Open(o.state.dir)
+	if err != nil {
+		hint := "--state-dir names another folder"
+		if errors.Is(err, journal.ErrBusy) {
+			hint = "'seakeep rollout status' shows what it does; a second rollout needs a --state-dir of its own"
+		}
+		return withHint(err, hint)
+	}
+	defer j.Close()
+	run, err := o.begin(ctx, env, j, rollout, clusters)
+	if err != nil {
+		return err
+	}
+	return o.carry(ctx, env, j, run, clusters)
+}
+
+func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters map[string]fleet.Cluster) (*plan.Plan, map[string][]string, error) {
+	fleetOf := map[string]engine.Member{}
+	for name, c := range clusters {
+		t, err := rolloutTarget(r, run, c)
+		if err != nil {
+			return nil, nil, err
+		}
+		fleetOf[name] = engine.Member{Labels: c.Labels, Target: t}
+	}
+	p, orders, err := engine.Plan(ctx, r, run, fleetOf)
+	if err != nil {
+		return nil, nil, usageError(fmt.Errorf("planning rollout %s: %w", r.Name, err), "nothing was written to any cluster")
+	}
+	return p, orders, nil
+}
+
+// begin finds the run that is under way, or plans and records a new one.
+func (o *rolloutRun) begin(ctx context.Context, env *Env, j *journal.Journal, r *v1alpha1.Rollout, clusters map[string]fleet.Cluster) (*journal.Run, error) {
+	if o.resume != "" {
+		runs, err := j.Runs()
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(runs, func(run journal.Run) bool { return run.ID == o.resume })
+		if i < 0 {
+			return nil, usageError(fmt.Errorf("there is no run %q in %s", o.resume, o.state.dir), "'seakeep rollout history' lists them")
+		}
+		return &runs[i], nil
+	}
+	under, err := engine.Unfinished(j, r)
+	var mixed *engine.MixedError
+	if errors.As(err, &mixed) {
+		return nil, usageError(err, fmt.Sprintf("go on with 'seakeep rollout run --continue %s', or end it with 'seakeep rollout abort %[1]s' or 'rollback'", mixed.Run))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if under != nil {
+		fmt.Fprintf(env.Stderr, "going on with run %s, which is %s\n", under.ID, under.Phase)
+		return under, nil
+	}
+	id := engine.NewRunID(r.Name, time.Now())
+	p, orders, err := planRollout(ctx, r, id, clusters)
+	if err != nil {
+		return nil, err
+	}
+	probe, err := joinRollout(ctx, env, o, r, p, clusters)
+	if err != nil {
+		return nil, err
+	}
+	probe.close()
+	return &journal.Run{ID: id, Rollout: r}, engine.Record(j, r, p, orders)
+}
+
+// carry carries the run out and says how it ended.
+func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, run *journal.Run, clusters map[string]fleet.Cluster) error {
+	state, err := j.Load(run.ID)
+	if err != nil {
+		return err
+	}
+	joined, err := joinRollout(ctx, env, o, state.Run.Rollout, state.Plan, clusters)
+	if err != nil {
+		return err
+	}
+	defer joined.close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	e, err := engine.New(engine.Options{
+		Journal: j, Run: run.ID, Clusters: joined.clusters, Analyst: joined.analyst, Growth: joined.growth, Every: o.every, Unreachable: o.unreachable,
+		Told: func(event journal.Event) {
+			if o.output == "table" {
+				_ = writeRolloutEvent(env.Stdout, event) // who closes the pipe has seen enough
+			}
+			if o.exitOnPause && event.Type == journal.Warning && strings.HasPrefix(event.Message, string(journal.Paused)) {
+				cancel(errPaused)
+			}
+		},
+		Log: env.Log(),
+	})
+	if errors.Is(err, engine.ErrNoGrowth) {
+		return usageError(fmt.Errorf("scaleGate.mode: %w", err), "")
+	}
+	if err != nil {
+		return err
+	}
+	joined.bind(e)
+	if state.Run.Phase == journal.Running {
+		if err := e.Preflight(ctx); err != nil {
+			return usageError(fmt.Errorf("pre-flight: %w", err), "every rung is proved before the first node moves; onFailure.rungs says which there are, and which are optional")
+		}
+	}
+	if o.output == "table" {
+		fmt.Fprintf(env.Stdout, "run %s in %s\n", run.ID, o.state.dir)
+	}
+	ended, err := e.Run(ctx)
+	view := e.View()
+	switch {
+	case o.output == "json":
+		if err := writeJSON(env.Stdout, view, true); err != nil {
+			return err
+		}
+	default:
+		if err := writeRollout(env.Stdout, &view, time.Now()); err != nil {
+			return err
+		}
+	}
+	switch {
+	case errors.Is(err, errPaused):
+		return findings()
+	case err != nil:
+		return err
+	case ended.Phase != journal.Completed:
+		return findings()
+	}
+	return nil
+}
+
+var errPaused = errors.New("the run paused")
+
+// writePlan prints what would be done.
+func (o *rolloutRun) writePlan(w io.Writer, p *plan.Plan) error {
+	if o.output == "json" {
+		return writeJSON(w, p, true)
+	}
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tab, "STAGE\tAT ONCE\tCLUSTER\tNODES\tSTEPS\tUNAVAILABLE\tTASKS")
+	for _, s := range p.Stages {
+		tasks := len(s.Before) + len(s.After)
+		for i, l := range s.Legs {
+			name, once, todo := "", "", ""
+			if i == 0 {
+				name, once = s.Name, fmt.Sprint(s.Concurrency)
+				if tasks > 0 {
+					todo = counted(tasks, "task")
+				}
+			}
+			var steps []string
+			for _, step := range l.Steps {
+				steps = append(steps, fmt.Sprint(step.Nodes))
+			}
+			fmt.Fprintf(tab, "%s\t%s\t%s\t%d\t%s\t%d\t%s\n", name, once, l.Cluster, l.Nodes, strings.Join(steps, " → "), l.MaxUnavailable, todo)
+		}
+	}
+	if err := tab.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nThe largest cluster is %s. %s may fail, %d may be unreachable. Nothing was written.\n", p.Largest, counted(p.MaxFailures, "cluster"), p.MaxSkipped)
+	if len(p.Unselected) > 0 {
+		fmt.Fprintf(w, "No stage selects %s.\n", strings.Join(p.Unselected, ", "))
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/seakeep/seakeep/rollout/engine"
+	"github.com/seakeep/seakeep/rollout/journal"
+	"github.com/seakeep/seakeep/rollout/verdict"
+)
+
+// shownRolloutEvents is how many events the page ends with.
+const shownRolloutEvents = 8
+
+// writeRollout draws a run: first how it is and why, then every stage, then what is looked at, then what happened last.
+func writeRollout(w io.Writer, v *engine.View, now time.Time) error {
+	took := now.Sub(v.Started)
+	if !v.Ended.IsZero() {
+		took = v.Ended.Sub(v.Started)
+	}
+	fmt.Fprintf(w, "%s  %s after %v", v.ID, strings.ToUpper(string(v.Phase)), took.Round(time.Second))
+	if v.Title != "" {
+		fmt.Fprintf(w, "  (%s)", clipped(v.Title))
+	}
+	fmt.Fprintln(w)
+	if v.Message != "" {
+		fmt.Fprintf(w, "%s: %s\n", v.Reason, v.Message)
+	}
+	if !v.Phase.Over() && !carried(v, now) {
+		fmt.Fprintf(w, "NO PROCESS CARRIES IT OUT since %s: nothing moves.\n", v.Written.UTC().Format(time.RFC3339))
+	}
+	fmt.Fprintln(w)
+	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tab, "STAGE\tCLUSTER\tSTATE\tSTEP\tEXPOSED\t\tBAKE\tLOOK\tSCALE GATE")
+	for _, s := range v.Stages {
+		for _, t := range s.Tasks {
+			fmt.Fprintf(tab, "%s\t%s\t%s\t\t\t\t\t\t\n", s.Name, t.TaskKey, taskState(t))
+		}
+		for _, l := range s.Legs {
+			fmt.Fprintf(tab, "%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\t%s\n", s.Name, clipped(l.Cluster), legState(l),
+				min(l.Step, len(l.Steps)), len(l.Steps), exposure(l), bar(len(l.Exposed), l.Nodes), bakeClock(l), lookState(l.Look), gateState(l.ScaleGate))
+		}
+	}
+	if err := tab.Flush(); err != nil {
+		return err
+	}
+	writeRolloutFindings(w, v)
+	if len(v.Events) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, e := range v.Events[max(0, len(v.Events)-shownRolloutEvents):] {
+		if err := writeRolloutEvent(w, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeRolloutFindings says why what is not Pass is not.
+func writeRolloutFindings(w io.Writer, v *engine.View) {
+	told := map[string]bool{}
+	for _, s := range v.Stages {
+		for _, l := range s.Legs {
+			if told[l.Cluster] || l.Phase == journal.Waiting {
+				continue
+			}
+			told[l.Cluster] = true
+			var findings []verdict.Finding
+			if l.Look != nil {
+				findings = append(findings, l.Look.Findings...)
+			}
+			if l.ScaleGate != nil {
+				findings = append(findings, *l.ScaleGate)
+			}
+			for _, f := range findings {
+				if f.Verdict != verdict.Pass {
+					fmt.Fprintf(w, "%s  %s  %s: %s\n", clipped(l.Cluster), f.Verdict, f.Check, f.Reason)
+				}
+			}
+			if l.Skipped != "" {
+				fmt.Fprintf(w, "%s  skipped: %s\n", clipped(l.Cluster), l.Skipped)
+			}
+			if len(l.Rungs) > 0 {
+				fmt.Fprintf(w, "%s  held down by %s\n", clipped(l.Cluster), strings.Join(l.Rungs, ", "))
+			}
+		}
+	}
+}
+
+func taskState(t journal.Task) string {
+	switch {
+	case t.Done && t.By != "":
+		return fmt.Sprintf("%s by %s", t.Type, t.By)
+	case t.Done:
+		return fmt.Sprintf("%s done", t.Type)
+	case t.Waited > 0:
+		return fmt.Sprintf("%s, %v so far", t.Type, t.Waited.Round(time.Second))
+	}
+	return fmt.Sprintf("%s, waited for", t.Type)
+}
+
+func legState(l engine.LegView) string {
+	switch {
+	case l.Failed != "" && !l.Back:
+		return "Failed"
+	case l.Skipped != "":
+		return "Skipped"
+	}
+	return string(l.Phase)
+}
+
+func exposure(l engine.LegView) string {
+	text := fmt.Sprintf("%d/%d", len(l.Exposed), l.Nodes)
+	if len(l.InFlight) > 0 {
+		text += fmt.Sprintf(" (%d under way)", len(l.InFlight))
+	}
+	if len(l.Leaked) > 0 {
+		text += fmt.Sprintf(" (%d leaked)", len(l.Leaked))
+	}
+	return text
+}
+
+// bar draws a share in ten parts; what is there at all is seen.
+func bar(part, whole int) string {
+	full := 0
+	if whole > 0 && part > 0 {
+		full = min(10, max(1, part*10/whole))
+	}
+	return "[" + strings.Repeat("#", full) + strings.Repeat(".", 10-full) + "]"
+}
+
+func bakeClock(l engine.LegView) string {
+	if l.Phase != journal.Baking {
+		return "-"
+	}
+	return fmt.Sprintf("%v of %v", l.Baked.Round(time.Second), l.Bake)
+}
+
+func lookState(l *verdict.Look) string {
+	if l == nil {
+		return "-"
+	}
+	return string(l.Verdict)
+}
+
+func gateState(f *verdict.Finding) string {
+	if f == nil {
+		return "-"
+	}
+	return string(f.Verdict)
+}
+
+// writeRolloutEvent is one line.
+func writeRolloutEvent(w io.Writer, e journal.Event) error {
+	mark := " "
+	if e.Type == journal.Warning {
+		mark = "!"
+	}
+	where := e.Cluster
+	if where == "" {
+		where = e.Stage
+	}
+	if where != "" {
+		where += "  "
+	}
+	_, err := fmt.Fprintf(w, "%s %s %s%s: %s\n", e.At.UTC().Format("15:04:05"), mark, where, e.Reason, e.Message)
+	return err
+}

@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/rollout/jail"
+	"github.com/seakeep/seakeep/rollout/journal"
+	"github.com/seakeep/seakeep/rollout/verdict"
+)
+
+// back takes the change back on this cluster: load first, where the control plane suffers, then the template, then the pods
+// within the budget. It needs no look: whatever is known, less of the change is not more harm.
+func (l *lane) back(ctx context.Context, a assignment) error {
+	if a.cluster.Back {
+		return nil
+	}
+	if !a.cluster.Began {
+		return l.isBack(ctx, a) // nothing was ever written
+	}
+	human := a.run.Phase == journal.RollingBack && a.run.Reason != reasonFailed
+	if a.cluster.Failed != "" && !a.cluster.Reverted && !human {
+		revert, err := l.climb(ctx, a)
+		if err != nil {
+			return err
+		}
+		a = l.assignment()
+		if !revert {
+			return l.seeOnly(ctx, a)
+		}
+	}
+	if a.cluster.Pins.Update == "" {
+		// The process before died over the write. To write again moves nothing, and says which pods are the change's.
+		pins, err := l.Target.Begin(ctx, a.cluster.Pins)
+		if err != nil {
+			return err
+		}
+		if a.cluster.Pins = pins; !l.putCluster(a.cluster) {
+			return nil
+		}
+	}
+	if !a.cluster.Reverted {
+		if err := l.Target.Revert(ctx, a.cluster.Pins); err != nil {
+			return err
+		}
+		if a.cluster.Reverted = true; !l.putCluster(a.cluster) {
+			return nil
+		}
+		l.e.note(a.leg.Stage, l.name, journal.Normal, "Reverted", "what was before is in force again (revision %s); pods follow, %d at once", orNone(a.cluster.Pins.Stable), a.route.MaxUnavailable)
+	}
+	seen, err := l.see(ctx, a)
+	if err != nil {
+		return err
+	}
+	d := a.route.Back(seen)
+	l.show(d)
+	if len(d.Moves) > 0 {
+		return l.move(ctx, a, d.Moves, true)
+	}
+	if d.Complete {
+		return l.isBack(ctx, a)
+	}
+	return nil
+}
+
+// seeOnly reads the cluster for those who watch.
+func (l *lane) seeOnly(ctx context.Context, a assignment) error {
+	if a.cluster.Pins.Update == "" {
+		return nil
+	}
+	seen, err := l.see(ctx, a)
+	if err != nil {
+		return err
+	}
+	l.show(a.route.Forward(min(a.leg.Step, len(a.route.Steps)-1), seen))
+	return nil
+}
+
+// isBack ends the way back on this cluster: what held the load off is taken away.
+func (l *lane) isBack(ctx context.Context, a assignment) error {
+	if err := l.descend(ctx, a); err != nil {
+		return err
+	}
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	c := l.e.s.Clusters[l.name]
+	c.Back, c.Taken = true, nil
+	for key, leg := range l.e.s.Legs {
+		if key.Cluster == l.name && leg.Phase != journal.Waiting {
+			leg.Phase = journal.RolledBack
+			l.e.putLeg(leg)
+		}
+	}
+	if l.e.putCluster(c) && c.Began {
+		l.e.event(a.leg.Stage, l.name, journal.Normal, "TakenBack", "no node runs the change any more")
+	}
+	return nil
+}
+
+// reverter lets the ladder say that it is time to revert; what reverts is the lane, round by round.
+type reverter struct{}
+
+func (reverter) Prove(context.Context, jail.Component) error { return nil } // the target was prepared
+func (reverter) Revert(context.Context, jail.Component, string) error {
+	return nil
+}
+
+// ladder is the ladder of a cluster. record writes down what is tried.
+func (e *Engine) ladder(cluster string, record func(jail.Taken, bool) error) *jail.Ladder {
+	rungs := []jail.Rung{jail.Freeze{}}
+	rungs = append(rungs, e.o.Clusters[cluster].Rungs...)
+	rungs = append(rungs, jail.Revert{Target: reverter{}}, jail.Emergency{Tell: func(page string) error {
+		e.note("", cluster, journal.Warning, "Emergency", "%s", page)
+		return nil
+	}})
+	return &jail.Ladder{Spec: e.spec.OnFailure, Rungs: rungs, Record: record, Log: e.o.Log}
+}
+
+// climb asks the ladder for the next measure, and takes it. True: the change is to be taken back. What failed is kept from when
+// it did: that the jail works is no reason to let the change out of it again.
+func (l *lane) climb(ctx context.Context, a assignment) (revert bool, err error) {
+	c := a.cluster
+	if slices.ContainsFunc(c.Taken, func(t jail.Taken) bool { return t.Name == v1alpha1.RungRevert }) {
+		return true, nil
+	}
+	component, err := l.Target.Component(ctx, c.Pins)
+	if err != nil && component.ServiceAccount == "" {
+		return false, err // else it is known from the pins, though the cluster does not say which pods there are
+	}
+	record := func(t jail.Taken, done bool) error {
+		at := len(c.Taken)
+		if done {
+			at--
+		}
+		c.Taken = append(slices.Clone(c.Taken[:at]), t)
+		if !l.putCluster(c) {
+			return errors.New("the journal cannot be written")
+		}
+		return nil
+	}
+	d, taken := l.e.ladder(l.name, record).Step(ctx, component, jail.Situation{
+		Now: time.Now(), Verdict: verdict.Fail, Attributed: c.Attributed, ControlPlaneFails: c.Overload, Load: c.Load,
+		Protected: component.Protected, Taken: c.Taken,
+	}, c.Failed)
+	if taken == nil {
+		return false, nil
+	}
+	switch {
+	case taken.Err != "":
+		l.e.note(a.leg.Stage, l.name, journal.Warning, "RungFailed", "%s did not work: %s", taken.Name, taken.Err)
+	case taken.Name != v1alpha1.RungEmergency:
+		l.e.note(a.leg.Stage, l.name, journal.Warning, "Rung", "%s: %s", taken.Name, d.Why)
+	}
+	return taken.Name == v1alpha1.RungRevert, nil
+}
+
+// descend takes back every rung that was taken.
+func (l *lane) descend(ctx context.Context, a assignment) error {
+	if len(a.cluster.Taken) == 0 {
+		return nil
+	}
+	component, err := l.Target.Component(ctx, a.cluster.Pins)
+	if err != nil {
+		return err
+	}
+	for _, t := range slices.Backward(a.cluster.Taken) {
+		at := slices.IndexFunc(l.Rungs, func(r jail.Rung) bool { return r.Name() == string(t.Name) })
+		if at < 0 {
+			continue
+		}
+		if err := l.Rungs[at].Undo(ctx, component); err != nil {
+			return fmt.Errorf("taking rung %s back: %w", t.Name, err)
+		}
+		l.e.note(a.leg.Stage, l.name, journal.Normal, "RungBack", "%s is taken back", t.Name)
+	}
+	return nil
+}
+
+// finish takes away what the run wrote for itself, when it is over.
+func (l *lane) finish(ctx context.Context, a assignment) error {
+	back := a.run.Phase == journal.RolledBack || a.cluster.Back
+	if a.cluster.Finished || !a.cluster.Began || a.run.Phase != journal.Completed && a.run.Phase != journal.RolledBack {
+		return nil
+	}
+	if err := l.Target.Finish(ctx, a.cluster.Pins, back); err != nil {
+		return err
+	}
+	a.cluster.Finished = true
+	l.putCluster(a.cluster)
+	return nil
+}

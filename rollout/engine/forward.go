@@ -1,0 +1,394 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/rollout/jail"
+	"github.com/seakeep/seakeep/rollout/journal"
+	"github.com/seakeep/seakeep/rollout/plan"
+	"github.com/seakeep/seakeep/rollout/verdict"
+)
+
+// forward does what the leg's step asks for: begin, move, hold, or go on to the next.
+func (l *lane) forward(ctx context.Context, a assignment) error {
+	if !a.cluster.Began || a.cluster.Pins.Update == "" {
+		return l.begin(ctx, a)
+	}
+	if len(a.cluster.Taken) > 0 { // a human has resumed it
+		if err := l.descend(ctx, a); err != nil {
+			return err
+		}
+		if a.cluster.Taken = nil; !l.putCluster(a.cluster) {
+			return nil
+		}
+	}
+	seen, err := l.see(ctx, a)
+	if err != nil {
+		return err
+	}
+	if a.leg.Phase == journal.Waiting {
+		a.leg.Phase, a.leg.Since = journal.Stepping, time.Now().UTC()
+		if !l.put(a.leg) {
+			return nil
+		}
+		l.progressed = time.Now()
+	}
+	d := a.route.Forward(a.leg.Step, seen)
+	l.show(d)
+	look, err := l.look(ctx, a, d, l.e.spec.Interval.Duration)
+	switch {
+	case err != nil:
+		return err
+	case look.Verdict == verdict.Fail:
+		l.fail(a, look)
+		return nil
+	case l.leaked(a, d), l.lost(&l.unknown, look.Why()):
+		return nil
+	}
+	if !d.Complete {
+		return l.step(ctx, a, d, look)
+	}
+	l.progressed = time.Now()
+	return l.hold(ctx, a, d, look)
+}
+
+// begin pins the revisions and writes the change, once a look says that the cluster is well: under OnDelete the write moves
+// nothing, but new nodes take what is written.
+func (l *lane) begin(ctx context.Context, a assignment) error {
+	pins := a.cluster.Pins
+	if pins.After == nil {
+		var err error
+		if pins, err = l.Target.Prepare(ctx); err != nil {
+			return err
+		}
+		a.cluster.Pins = pins
+		if !l.putCluster(a.cluster) {
+			return nil
+		}
+	}
+	look, err := l.look(ctx, a, plan.Decision{}, l.e.spec.Interval.Duration)
+	switch {
+	case err != nil:
+		return err
+	case look.Verdict == verdict.Fail:
+		// It was not the change, which is not there yet.
+		l.stop(journal.Paused, "NotWell", fmt.Errorf("the cluster fails before it has the change: %s", look.Why()))
+		return nil
+	case l.lost(&l.unknown, look.Why()), look.Verdict != verdict.Pass, !l.fresh(look):
+		return nil
+	case !l.granted(ctx, a, a.route.Steps[0].Nodes, false):
+		return nil
+	}
+	// Begun before it is: who dies between the two finds the mark, and begins again.
+	a.cluster.Began = true
+	if !l.putCluster(a.cluster) {
+		return nil
+	}
+	pins, err = l.Target.Begin(ctx, pins)
+	if err != nil {
+		return err
+	}
+	a.cluster.Pins = pins
+	if l.putCluster(a.cluster) {
+		l.e.note(a.leg.Stage, l.name, journal.Normal, "Began", "the change is written and moves nothing by itself: from revision %s to %s", orNone(pins.Stable), pins.Update)
+	}
+	return nil
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// step moves nodes, when a fresh look and the scale gate let it.
+func (l *lane) step(ctx context.Context, a assignment, d plan.Decision, look verdict.Look) error {
+	step := a.route.Steps[a.leg.Step]
+	if a.leg.Phase == journal.Baking {
+		// A pod of the change fell over, or a node came: what is held is no longer what is measured.
+		a.leg.Phase, a.leg.Baked = journal.Stepping, 0
+		if !l.put(a.leg) {
+			return nil
+		}
+	}
+	if len(d.InFlight) > 0 && time.Since(l.progressed) > l.e.spec.ProgressDeadline.Duration {
+		now := time.Now()
+		l.fail(a, verdict.Of(now, verdict.Finding{
+			Check: "progress", Verdict: verdict.Fail, Attributed: true, At: now, Fresh: true,
+			Reason: fmt.Sprintf("nothing moved on for %v, with %d nodes under way (%s)", l.e.spec.ProgressDeadline.Duration, len(d.InFlight), first(d.InFlight, 3)),
+		}))
+		return nil
+	}
+	if len(d.Moves) == 0 {
+		return nil
+	}
+	l.progressed = time.Now()
+	if look.Verdict != verdict.Pass || !l.fresh(look) || !l.granted(ctx, a, step.Nodes, step.All) {
+		return nil
+	}
+	if !a.leg.Moved {
+		a.leg.Moved = true
+		if !l.put(a.leg) {
+			return nil
+		}
+		l.e.note(a.leg.Stage, l.name, journal.Normal, "Step", "step %d of %d: up to %d of %d nodes, %d at once", a.leg.Step+1, len(a.route.Steps), step.Nodes, a.route.Nodes, a.route.MaxUnavailable)
+	}
+	return l.move(ctx, a, d.Moves, false)
+}
+
+// hold lets the bake's clock run, and goes on when it has run for long enough. It runs from one look that says Pass to the next,
+// so that it stands still while nothing is known.
+func (l *lane) hold(ctx context.Context, a assignment, d plan.Decision, look verdict.Look) error {
+	step := a.route.Steps[a.leg.Step]
+	if a.leg.Phase != journal.Baking {
+		a.leg.Phase, a.leg.Baked = journal.Baking, 0
+		l.passed = time.Time{}
+		if !l.put(a.leg) {
+			return nil
+		}
+		l.e.note(a.leg.Stage, l.name, journal.Normal, "Baking", "%d nodes run the change; it is held for %v", len(d.Exposed), l.bake(step))
+	}
+	switch {
+	case look.Verdict != verdict.Pass || !l.fresh(look):
+		l.passed = time.Time{}
+		return nil
+	case l.passed.IsZero():
+		l.passed = time.Now()
+	default:
+		now := time.Now()
+		a.leg.Baked += min(now.Sub(l.passed), l.e.spec.Analysis.MaxDataAge.Duration)
+		l.passed = now
+		if !l.put(a.leg) {
+			return nil
+		}
+	}
+	if a.leg.Baked < l.bake(step) {
+		return nil
+	}
+	if l.e.o.Growth != nil {
+		e, err := l.exposure(ctx, a, d)
+		if err != nil {
+			return err
+		}
+		if err := l.e.o.Growth.Observe(ctx, e); err != nil {
+			l.e.note(a.leg.Stage, l.name, journal.Warning, "NotObserved", "what this step cost could not be measured: %v", err)
+		}
+		// What all nodes would cost is asked after each step: the incident's change is stopped by the third node.
+		if f := l.may(ctx, a.route.Nodes); f.Verdict == verdict.Fail {
+			l.fail(a, verdict.Of(time.Now(), f))
+			return nil
+		}
+	}
+	l.next(a, d)
+	return nil
+}
+
+// next ends the step.
+func (l *lane) next(a assignment, d plan.Decision) {
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	if len(d.Missed) > 0 {
+		c := l.e.s.Clusters[l.name]
+		c.Missed = d.Missed
+		l.e.putCluster(c)
+	}
+	done := a.leg.Step + 1
+	a.leg.Baked, a.leg.Moved = 0, false
+	a.leg.Since = time.Now().UTC()
+	if done < len(a.route.Steps) {
+		a.leg.Step, a.leg.Phase = done, journal.Stepping
+		l.e.putLeg(a.leg)
+		return
+	}
+	a.leg.Phase = journal.Completed
+	if l.e.putLeg(a.leg) {
+		missed := ""
+		if len(d.Missed) > 0 {
+			missed = fmt.Sprintf("; %d nodes are not ready and keep the old revision (%s)", len(d.Missed), first(d.Missed, 3))
+		}
+		l.e.event(a.leg.Stage, l.name, journal.Normal, "Completed", "%d of %d nodes run the change%s", len(d.Exposed), a.route.Nodes, missed)
+	}
+}
+
+// bake is how long a step is held.
+func (l *lane) bake(step plan.Step) time.Duration { return l.e.bake(l.name, step) }
+
+func (e *Engine) bake(cluster string, step plan.Step) time.Duration {
+	least := e.spec.Bake.MinDuration.Duration
+	if e.o.Bake != nil {
+		least = max(least, e.o.Bake(cluster))
+	}
+	return max(least, step.Pause.Duration)
+}
+
+// granted asks the scale gate, once a step. What at most three nodes cost is asked for by letting three nodes; beyond that
+// nothing moves without a Pass.
+func (l *lane) granted(ctx context.Context, a assignment, nodes int, all bool) bool {
+	if l.e.o.Growth == nil {
+		return true
+	}
+	if all {
+		nodes = max(nodes, a.route.Nodes)
+	}
+	f := l.mayOnce(ctx, a, nodes)
+	switch {
+	case f.Verdict == verdict.Fail && a.cluster.Began:
+		l.fail(a, verdict.Of(time.Now(), f))
+		return false
+	case f.Verdict == verdict.Fail:
+		l.stop(journal.Paused, "ScaleGate", errors.New(f.Reason))
+		return false
+	case f.Verdict == verdict.Pass, nodes <= v1alpha1.MaxFirstStep:
+		return true
+	}
+	l.lost(&l.unanswered, f.Check+": "+f.Reason)
+	return false
+}
+
+// mayOnce keeps a Pass for the step it was given for; whatever else is asked for again, at most once an interval.
+func (l *lane) mayOnce(ctx context.Context, a assignment, nodes int) verdict.Finding {
+	step := journal.Leg{Stage: a.leg.Stage, Cluster: l.name, Step: a.leg.Step}
+	if f, known := l.answers[nodes]; known && l.answersFor == step && (f.Verdict == verdict.Pass || time.Since(l.asked) < l.e.spec.Interval.Duration) {
+		return f
+	}
+	if l.answersFor != step {
+		l.answers, l.answersFor = map[int]verdict.Finding{}, step
+	}
+	f := l.may(ctx, nodes)
+	l.answers[nodes], l.asked = f, time.Now()
+	if l.unanswered++; f.Verdict != verdict.Unknown {
+		l.unanswered = 0
+	}
+	return f
+}
+
+func (l *lane) may(ctx context.Context, nodes int) verdict.Finding {
+	f, err := l.e.o.Growth.May(ctx, l.name, nodes)
+	if err != nil {
+		f = verdict.Finding{Check: checkScaleGate, Verdict: verdict.Unknown, Reason: err.Error(), At: time.Now()}
+	}
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	l.e.view(l.name).ScaleGate = &f
+	return f
+}
+
+// checkScaleGate is what the scale gate's findings are called.
+const checkScaleGate = "scaleGate"
+
+// reasonFailed is why a run goes back by itself.
+const reasonFailed = "Failed"
+
+// leaked pauses the run when more nodes run the change than were let to, beyond the budget.
+func (l *lane) leaked(a assignment, d plan.Decision) bool {
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	if len(d.Leaked) <= max(a.route.MaxLeaked, l.e.accepted[l.name]) {
+		return false
+	}
+	l.e.become(journal.Paused, "Leaked", "cluster %s: %d nodes run the change without having been let to, %d may: new and repaired nodes take the new template at once (%s)", l.name, len(d.Leaked), a.route.MaxLeaked, first(d.Leaked, 5))
+	return true
+}
+
+// lost is true when so little was known for so long that the run waits for a human.
+func (l *lane) lost(times *int, why string) bool {
+	if *times < l.e.spec.InconclusiveLimit || l.e.spec.OnUnknown == v1alpha1.OnUnknownWait {
+		return false
+	}
+	*times = 0
+	l.stop(journal.Paused, "Unknown", fmt.Errorf("%d looks in a row know nothing: %s", l.e.spec.InconclusiveLimit, why))
+	return true
+}
+
+// watch looks at a cluster that has the change and is not to move: it is done, or waits, or the run is paused. The slow verdict
+// can condemn it still.
+func (l *lane) watch(ctx context.Context, a assignment) error {
+	if a.cluster.Back || a.cluster.Pins.Update == "" {
+		return nil
+	}
+	seen, err := l.see(ctx, a)
+	if err != nil {
+		return err
+	}
+	d := a.route.Forward(min(a.leg.Step, len(a.route.Steps)-1), seen)
+	l.show(d)
+	interval := l.e.spec.Interval.Duration
+	if a.leg.Phase == journal.Completed && !l.e.isWatched() {
+		interval = max(interval, l.e.spec.Analysis.Slow.Interval.Duration)
+	}
+	look, err := l.look(ctx, a, d, interval)
+	if err == nil && look.Verdict == verdict.Fail {
+		l.fail(a, look)
+	}
+	return err
+}
+
+func (e *Engine) isWatched() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.watched
+}
+
+// fail takes a Fail: the cluster's lane goes back from its next round on, and with no budget for failures every other cluster's
+// too. Without attribution only load is taken away; to revert needs a human then.
+func (l *lane) fail(a assignment, look verdict.Look) {
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	c := l.e.s.Clusters[l.name]
+	run := &l.e.s.Run
+	if c.Failed != "" || run.Phase.Over() || run.Phase == journal.RollingBack {
+		return
+	}
+	s := jail.SituationOf(time.Now(), look)
+	c.Failed, c.Attributed, c.Overload, c.Load = look.Why(), s.Attributed, s.ControlPlaneFails, s.Load
+	if !l.e.putCluster(c) {
+		return
+	}
+	l.e.view(l.name).Look = &look
+	exposed, nodes := len(l.e.view(l.name).Exposed), a.route.Nodes
+	l.e.event(a.leg.Stage, l.name, journal.Warning, "Failed", "with %d of %d nodes exposed (%.2g%%): %s", exposed, nodes, 100*float64(exposed)/math.Max(1, float64(nodes)), c.Failed)
+	if !slices.Contains(run.Failures, l.name) {
+		run.Failures = append(run.Failures, l.name)
+	}
+	switch {
+	case !c.Attributed || l.e.spec.OnFailure.Mode == v1alpha1.LadderFreezeOnly:
+		why := "the harm is not shown to be the change's own, so only load is taken away by itself"
+		if c.Attributed {
+			why = "onFailure.mode is FreezeOnly"
+		}
+		l.e.become(journal.Paused, "NeedsHuman", "cluster %s: %s; %s: rollback takes the change back, resume goes on", l.name, c.Failed, why)
+	case len(run.Failures) > l.e.s.Plan.MaxFailures:
+		l.e.become(journal.RollingBack, reasonFailed, "cluster %s: %s", l.name, c.Failed)
+	default:
+		l.e.putRun()
+		l.e.event(a.leg.Stage, l.name, journal.Warning, "WithinBudget", "the change is taken back on this cluster alone: %d of %d failures", len(run.Failures), l.e.s.Plan.MaxFailures)
+	}
+}
+
+func (l *lane) put(leg journal.Leg) bool {
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	return l.e.putLeg(leg)
+}
+
+func (l *lane) putCluster(c journal.Cluster) bool {
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	return l.e.putCluster(c)
+}
+
+// first names the first of a list.
+func first(names []string, n int) string {
+	if len(names) <= n {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:n], ", "), len(names)-n)
+}

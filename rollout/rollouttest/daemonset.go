@@ -1,0 +1,86 @@
+// Package rollouttest makes what the tests of rollouts roll out, on a lab.
+package rollouttest
+
+import (
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/seakeep/seakeep/internal/testkit"
+	"github.com/seakeep/seakeep/lab"
+)
+
+// Client speaks to a lab as its administrator.
+func Client(t testing.TB, l *lab.Lab) *kubernetes.Clientset {
+	t.Helper()
+	config := l.RESTConfig(lab.Masters)
+	config.Timeout, config.QPS, config.Burst = 10*time.Second, 200, 200
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// Namespace makes a namespace that lives as long as the test.
+func Namespace(t testing.TB, client kubernetes.Interface, name string) {
+	t.Helper()
+	_, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+}
+
+// DaemonSet makes the agent of the tests, version 1, and waits until it is ready on that many nodes.
+func DaemonSet(t testing.TB, client kubernetes.Interface, namespace, name string, nodes int) *appsv1.DaemonSet {
+	t.Helper()
+	Namespace(t, client, namespace)
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+	ds, err := client.AppsV1().DaemonSets(namespace).Create(t.Context(), &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DaemonSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}},
+				Spec:       corev1.PodSpec{ServiceAccountName: name, Containers: []corev1.Container{{Name: "agent", Image: "registry.test/agent:1"}}},
+			},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Within(t, "the DaemonSet is ready", time.Minute, func() bool {
+		ds, err = client.AppsV1().DaemonSets(namespace).Get(t.Context(), name, metav1.GetOptions{})
+		return err == nil && ds.Status.ObservedGeneration == ds.Generation && int(ds.Status.NumberReady) == nodes
+	})
+	return ds
+}
+
+// Image is a patch of the agent's template that gives it another image.
+func Image(image string) map[string]any {
+	return map[string]any{"spec": map[string]any{"containers": []any{map[string]any{"name": "agent", "image": image}}}}
+}
+
+// Images counts a DaemonSet's living pods by the image they run.
+func Images(t testing.TB, client kubernetes.Interface, namespace, name string) map[string]int {
+	t.Helper()
+	list, err := client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	images := map[string]int{}
+	for _, p := range list.Items {
+		if p.DeletionTimestamp == nil {
+			images[p.Spec.Containers[0].Image]++
+		}
+	}
+	return images
+}

@@ -1,0 +1,312 @@
+// Package daemonset steps a native DaemonSet node by node: the new template is written under OnDelete, which moves nothing, and
+// then pods are deleted, each by its UID. When nobody deletes, nothing moves.
+//
+// RollingUpdate is never used, not even with a small maxUnavailable: it replaces old pods that are not ready outside its budget,
+// so that a cluster that falls apart is rolled faster.
+package daemonset
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/rollout/jail"
+	"github.com/seakeep/seakeep/rollout/plan"
+	"github.com/seakeep/seakeep/rollout/target"
+)
+
+// Target is one DaemonSet of one cluster. Its methods are called by one goroutine at a time.
+type Target struct {
+	// Cluster is the cluster's name, Client speaks to it, each request with a time-out of its own.
+	Cluster string
+	Client  kubernetes.Interface
+	Change  v1alpha1.DaemonSetChange
+	// Selector selects the nodes; nil: all.
+	Selector *metav1.LabelSelector
+	// Run is the run's id; UserAgents narrow whose requests the component's are.
+	Run        string
+	UserAgents []string
+
+	// selector is the DaemonSet's own, once it was read; it cannot change.
+	selector labels.Selector
+	nodes    nodeList
+}
+
+// nodesFor is how long a list of nodes is used again: the list of a large cluster is not read every second by those who are
+// there to protect it.
+const nodesFor = 10 * time.Second
+
+type nodeList struct {
+	at    time.Time
+	items []corev1.Node
+}
+
+func (t *Target) where() string { return "DaemonSet " + t.Change.Namespace + "/" + t.Change.Name }
+
+// get reads the DaemonSet.
+func (t *Target) get(ctx context.Context) (*appsv1.DaemonSet, error) {
+	ds, err := t.Client.AppsV1().DaemonSets(t.Change.Namespace).Get(ctx, t.Change.Name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", t.where(), err)
+	}
+	if t.selector, err = metav1.LabelSelectorAsSelector(ds.Spec.Selector); err != nil {
+		return nil, fmt.Errorf("reading the selector of %s: %w", t.where(), err)
+	}
+	return ds, nil
+}
+
+// Survey says which nodes the change may come to. It refuses what cannot be stepped: a template that the API server refuses, one
+// that is in force already, or one that changes which nodes the DaemonSet runs on, for that takes effect on all nodes at once.
+func (t *Target) Survey(ctx context.Context) ([]plan.Node, error) {
+	pins, err := t.Prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := t.list(ctx, pins)
+	if err != nil {
+		return nil, err
+	}
+	var nodes []plan.Node
+	for _, n := range seen {
+		nodes = append(nodes, plan.Node{Name: n.node.Name, Zone: n.node.Labels[corev1.LabelTopologyZone]})
+	}
+	return nodes, nil
+}
+
+// Prepare pins what there is and what is to be, and writes nothing.
+func (t *Target) Prepare(ctx context.Context) (target.Pins, error) {
+	if t.Change.Install != nil {
+		return t.prepareInstall(ctx)
+	}
+	ds, err := t.get(ctx)
+	if err != nil {
+		return target.Pins{}, err
+	}
+	next, err := t.next(&ds.Spec.Template)
+	if err != nil {
+		return target.Pins{}, err
+	}
+	if err := placedAlike(&ds.Spec.Template, next); err != nil {
+		return target.Pins{}, fmt.Errorf("%s: %w", t.where(), err)
+	}
+	// The API server fills in what is left out, and says what is wrong, before anything is written.
+	changed := ds.DeepCopy()
+	t.rewrite(changed, *next)
+	dry, err := t.Client.AppsV1().DaemonSets(ds.Namespace).Update(ctx, changed, metav1.UpdateOptions{FieldManager: target.FieldManager, DryRun: []string{metav1.DryRunAll}})
+	if err != nil {
+		return target.Pins{}, fmt.Errorf("trying the new template on %s: %w", t.where(), err)
+	}
+	if equality.Semantic.DeepEqual(dry.Spec.Template, ds.Spec.Template) {
+		return target.Pins{}, fmt.Errorf("%s has this template already: %w", t.where(), target.ErrNothing)
+	}
+	pins := target.Pins{Object: string(ds.UID)}
+	if pins.Before, err = json.Marshal(ds.Spec.Template); err != nil {
+		return target.Pins{}, err
+	}
+	if pins.After, err = json.Marshal(dry.Spec.Template); err != nil {
+		return target.Pins{}, err
+	}
+	if ds.Spec.UpdateStrategy.Type != appsv1.OnDeleteDaemonSetStrategyType {
+		if pins.Strategy, err = json.Marshal(ds.Spec.UpdateStrategy); err != nil {
+			return target.Pins{}, err
+		}
+	}
+	pins.Stable, err = t.revision(ctx, ds, pins.Before)
+	return pins, err
+}
+
+// next is the new template, as the file says it.
+func (t *Target) next(before *corev1.PodTemplateSpec) (*corev1.PodTemplateSpec, error) {
+	after, err := target.NextTemplate(t.Change.WorkloadChange, before)
+	if err != nil {
+		return nil, fmt.Errorf("change.daemonSet.%w", err)
+	}
+	return after, nil
+}
+
+// placedAlike refuses templates that differ in where pods may run. The DaemonSet controller acts on these at once, under
+// OnDelete too: it deletes pods from nodes that no longer fit, and starts some on all that now do.
+func placedAlike(before, after *corev1.PodTemplateSpec) error {
+	var errs []error
+	for _, f := range []struct {
+		name string
+		a, b any
+	}{
+		{"nodeSelector", before.Spec.NodeSelector, after.Spec.NodeSelector},
+		{"affinity", before.Spec.Affinity, after.Spec.Affinity},
+		{"tolerations", before.Spec.Tolerations, after.Spec.Tolerations},
+		{"nodeName", before.Spec.NodeName, after.Spec.NodeName},
+	} {
+		if !equality.Semantic.DeepEqual(f.a, f.b) {
+			errs = append(errs, fmt.Errorf("the new template changes spec.%s, which acts on every node at once: change it by itself, or roll a new DaemonSet out beside this one (change.daemonSet.install)", f.name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// rewrite is the one write that brings the change: template and strategy together, so that nobody ever sees the new template
+// under RollingUpdate.
+func (t *Target) rewrite(ds *appsv1.DaemonSet, template corev1.PodTemplateSpec) {
+	ds.Spec.Template = template
+	ds.Spec.UpdateStrategy = appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}
+	if ds.Annotations == nil {
+		ds.Annotations = map[string]string{}
+	}
+	ds.Annotations[target.RunAnnotation] = t.Run
+}
+
+// Begin writes the new template, if it is not there yet, and pins its revision.
+func (t *Target) Begin(ctx context.Context, pins target.Pins) (target.Pins, error) {
+	var ds *appsv1.DaemonSet
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
+		ds, err = t.begin(ctx, pins)
+		return err
+	})
+	if err != nil {
+		return pins, err
+	}
+	pins.Object = string(ds.UID)
+	pins.Update, err = t.revision(ctx, ds, pins.After)
+	return pins, err
+}
+
+func (t *Target) begin(ctx context.Context, pins target.Pins) (*appsv1.DaemonSet, error) {
+	if t.Change.Install != nil && pins.Object == "" {
+		return t.create(ctx, pins)
+	}
+	ds, err := t.mine(ctx, pins)
+	if err != nil || is(ds, pins.After) {
+		return ds, err
+	}
+	return t.write(ctx, ds, pins.After)
+}
+
+// write puts a template in force, against the version that was read. The controller writes its status all the time, so that
+// who calls it reads and tries again on a conflict.
+func (t *Target) write(ctx context.Context, ds *appsv1.DaemonSet, template json.RawMessage) (*appsv1.DaemonSet, error) {
+	var next corev1.PodTemplateSpec
+	if err := json.Unmarshal(template, &next); err != nil {
+		return nil, fmt.Errorf("reading the pinned template of %s: %w", t.where(), err)
+	}
+	t.rewrite(ds, next)
+	written, err := t.Client.AppsV1().DaemonSets(ds.Namespace).Update(ctx, ds, metav1.UpdateOptions{FieldManager: target.FieldManager})
+	if err != nil {
+		return nil, fmt.Errorf("writing the template of %s: %w", t.where(), err)
+	}
+	return written, nil
+}
+
+// mine reads the DaemonSet and refuses it when it is not the one that was pinned, with one of the two templates that were.
+func (t *Target) mine(ctx context.Context, pins target.Pins) (*appsv1.DaemonSet, error) {
+	ds, err := t.get(ctx)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("%s: %w", t.where(), target.ErrGone)
+	case err != nil:
+		return nil, err
+	case string(ds.UID) != pins.Object:
+		return nil, fmt.Errorf("%s is another object of the same name: %w", t.where(), target.ErrGone)
+	case ds.DeletionTimestamp != nil:
+		return nil, fmt.Errorf("%s is being deleted: %w", t.where(), target.ErrGone)
+	case !is(ds, pins.Before) && !is(ds, pins.After):
+		return nil, fmt.Errorf("%s has a pod template that is neither the one from before nor the new one (%s): %w", t.where(), target.Writers(ds.ManagedFields), target.ErrForeign)
+	}
+	return ds, nil
+}
+
+// stepped is mine for the time in which the new template is in force.
+func (t *Target) stepped(ctx context.Context, pins target.Pins) (*appsv1.DaemonSet, error) {
+	ds, err := t.mine(ctx, pins)
+	if err != nil || pins.Update == "" {
+		return ds, err
+	}
+	if ds.Spec.UpdateStrategy.Type != appsv1.OnDeleteDaemonSetStrategyType {
+		return nil, fmt.Errorf("%s is no longer under OnDelete but %s (%s): %w", t.where(), ds.Spec.UpdateStrategy.Type, target.Writers(ds.ManagedFields), target.ErrForeign)
+	}
+	return ds, nil
+}
+
+// is compares a template with a pinned one.
+func is(ds *appsv1.DaemonSet, pinned json.RawMessage) bool {
+	var template corev1.PodTemplateSpec
+	return len(pinned) > 0 && json.Unmarshal(pinned, &template) == nil && equality.Semantic.DeepEqual(ds.Spec.Template, template)
+}
+
+// revision waits for the controller to have made a revision of the template, and returns its name.
+func (t *Target) revision(ctx context.Context, ds *appsv1.DaemonSet, template json.RawMessage) (string, error) {
+	selector, err := metav1.LabelSelectorAsSelector(ds.Spec.Selector)
+	if err != nil {
+		return "", fmt.Errorf("reading the selector of %s: %w", t.where(), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		list, err := t.Client.AppsV1().ControllerRevisions(ds.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
+		if err != nil {
+			return "", fmt.Errorf("reading the revisions of %s: %w", t.where(), err)
+		}
+		for i := range list.Items {
+			r := &list.Items[i]
+			if owner := metav1.GetControllerOf(r); owner != nil && owner.UID == ds.UID && revises(r, template) {
+				return r.Labels[appsv1.DefaultDaemonSetUniqueLabelKey], nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("waiting for the controller-manager to make a revision of %s: %w; is it running?", t.where(), ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// revises says whether a revision, which is a patch of the template, is of this template.
+func revises(r *appsv1.ControllerRevision, template json.RawMessage) bool {
+	var data struct {
+		Spec struct {
+			Template json.RawMessage `json:"template"`
+		} `json:"spec"`
+	}
+	if json.Unmarshal(r.Data.Raw, &data) != nil {
+		return false
+	}
+	var a, b corev1.PodTemplateSpec
+	return json.Unmarshal(data.Spec.Template, &a) == nil && json.Unmarshal(template, &b) == nil && equality.Semantic.DeepEqual(a, b)
+}
+
+// Component is the workload as the ladder must know it.
+func (t *Target) Component(ctx context.Context, pins target.Pins) (jail.Component, error) {
+	c := jail.Component{
+		Cluster: t.Cluster, Kind: "DaemonSet", Namespace: t.Change.Namespace, Name: t.Change.Name,
+		UserAgents: t.UserAgents, Rollout: t.Run,
+	}
+	var after corev1.PodTemplateSpec
+	if err := json.Unmarshal(pins.After, &after); err != nil {
+		return c, fmt.Errorf("reading the pinned template of %s: %w", t.where(), err)
+	}
+	account := after.Spec.ServiceAccountName
+	if account == "" {
+		account = "default"
+	}
+	c.ServiceAccount = t.Change.Namespace + "/" + account
+	c.Protected = jail.Protected(t.Change.Namespace, t.Change.Name, after.Spec)
+	if pins.Update == "" {
+		return c, nil
+	}
+	pods, err := t.pods(ctx, labels.Set{appsv1.DefaultDaemonSetUniqueLabelKey: pins.Update}.AsSelector(), pins)
+	for _, p := range pods {
+		c.UpdatePods = append(c.UpdatePods, p.Namespace+"/"+p.Name)
+	}
+	return c, err
+}
