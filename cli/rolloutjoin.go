@@ -190,7 +190,7 @@ type rolloutPods struct {
 }
 
 // Pods implements analysis.Workload.
-func (p *rolloutPods) Pods(ctx context.Context) (update, stable []corev1.Pod, err error) {
+func (p *rolloutPods) Pods(ctx context.Context, _ engine.Exposure) (update, stable []corev1.Pod, err error) {
 	pins := p.pins()
 	if pins.Object == "" {
 		return nil, nil, nil
