@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/lab"
 )
 
@@ -35,7 +37,10 @@ type labUpFlags struct {
 	dns     bool
 	dnsTTL  time.Duration
 	caches  int
+	shape   string
 	timeout time.Duration
+
+	wanted *v1alpha1.ClusterShape
 }
 
 func (f *labUpFlags) register(cmd *cobra.Command) {
@@ -44,6 +49,8 @@ func (f *labUpFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&o.BinDir, "bin-dir", "", "`folder` of the control plane's binaries (default: $KUBEBUILDER_ASSETS, then bin/)")
 	flags.IntVar(&o.Nodes, "nodes", 20, "simulated nodes")
+	flags.StringVar(&f.shape, "shape", "", "ClusterShape `file` of 'seakeep forecast shape': as many nodes, pods, objects and clients; --nodes and --pods are then not used")
+	_ = cmd.MarkFlagFilename("shape", "yaml", "yml", "json")
 	flags.IntVar(&o.Pods, "pods", 200, "pods, spread over Deployments with Services")
 	flags.IntVar(&o.APIServers, "apiservers", 1, "API servers")
 	flags.IntVar(&o.Etcd, "etcd", 1, "etcd members: 1 or 3")
@@ -74,6 +81,14 @@ func (f *labUpFlags) parse() error {
 		}
 		f.options.ExtraArgs[kind] = append(f.options.ExtraArgs[kind], arg)
 	}
+	if f.shape != "" {
+		shape, _, err := config.LoadKind[*v1alpha1.ClusterShape](f.shape, nil)
+		if err != nil {
+			return err
+		}
+		f.wanted = shape
+		f.options.SetShape(shape)
+	}
 	return f.options.Validate()
 }
 
@@ -86,6 +101,7 @@ func newLabUp(env *Env) *cobra.Command {
 process in the background, and fills the cluster with nodes, Deployments and Services. All servers listen on loopback.`,
 		Example: `  seakeep lab up
   seakeep lab up --nodes 500 --pods 5000
+  seakeep lab up --shape shape.yaml
   seakeep lab up --apiservers 2 --etcd 3 --bound kube-apiserver=1,2Gi --dns --node-caches 3`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -232,6 +248,15 @@ func supervise(ctx context.Context, env *Env, f *labUpFlags) (err error) {
 	}
 	if err := l.Populate(starting); err != nil {
 		return err
+	}
+	if f.wanted != nil {
+		left, err := l.BuildShape(starting, f.wanted)
+		if err != nil {
+			return err
+		}
+		if len(left) > 0 {
+			fmt.Fprintln(env.Stdout, progressMark+"Not built: "+strings.Join(left, "; "))
+		}
 	}
 	fmt.Fprintln(env.Stdout, readyMark)
 	<-ctx.Done()

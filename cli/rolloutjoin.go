@@ -14,8 +14,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
 
 	"github.com/seakeep/seakeep/apf"
 	"github.com/seakeep/seakeep/api/v1alpha1"
@@ -27,7 +30,10 @@ import (
 	"github.com/seakeep/seakeep/rollout/jail"
 	"github.com/seakeep/seakeep/rollout/plan"
 	"github.com/seakeep/seakeep/rollout/target"
+	"github.com/seakeep/seakeep/rollout/target/beside"
 	"github.com/seakeep/seakeep/rollout/target/daemonset"
+	"github.com/seakeep/seakeep/rollout/target/deployment"
+	"github.com/seakeep/seakeep/rollout/target/manifests"
 )
 
 // rolloutJoined is what a run needs of the other parts, joined for one plan.
@@ -123,7 +129,7 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 		return engine.Cluster{}, none, err
 	}
 	j.opened = append(j.opened, client)
-	t, err := rolloutTarget(o, r, run, c)
+	t, err := rolloutTarget(r, run, c)
 	if err != nil {
 		return engine.Cluster{}, none, err
 	}
@@ -137,7 +143,7 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 	if _, short := bake.Of(r.Bake, caches, field.NewPath("bake")); short != nil {
 		return engine.Cluster{}, none, short
 	}
-	servers, err := analysis.ServersOf(c.Config)
+	servers, err := analysis.ServersOf(c.Config, c.Servers...)
 	if err != nil {
 		return engine.Cluster{}, none, err
 	}
@@ -146,47 +152,82 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 		Fence: &fence.Fence{
 			Client: client, Namespace: apf.LeaseNamespace, Name: rolloutLease(r), FieldManager: target.FieldManager, Holder: holder, Length: o.lease, Log: env.Log(),
 		},
-		Rungs: []jail.Rung{&apfRung{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
+		Rungs: []jail.Rung{
+			jail.APF{Jailer: jailer{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
+			jail.RBAC{Client: client},
+		},
 	}
 	measured := analysis.Cluster{Name: c.Name, Config: c.Config, Servers: servers}
-	if d := r.Change.DaemonSet; d != nil {
-		measured.Workload = &rolloutPods{
-			pins:   func() target.Pins { return j.pins(c.Name) },
-			target: &daemonset.Target{Cluster: c.Name, Client: client, Change: *d, Selector: r.Nodes.Selector, Run: run},
-		}
+	pods := func(of podsOf) *rolloutPods {
+		return &rolloutPods{pins: func() target.Pins { return j.pins(c.Name) }, of: of}
+	}
+	switch {
+	case r.Change.DaemonSet != nil:
+		measured.Workload = pods(&daemonset.Target{Cluster: c.Name, Client: client, Change: *r.Change.DaemonSet, Selector: r.Nodes.Selector, Run: run})
+	case r.Change.Deployment != nil:
+		measured.Workload = pods(&deployment.Target{Cluster: c.Name, Client: client, Change: *r.Change.Deployment, Run: run})
 	}
 	return made, measured, nil
 }
 
 // rolloutTarget is what changes on a cluster.
-func rolloutTarget(_ *rolloutRun, r *v1alpha1.Rollout, run string, c fleet.Cluster) (engine.Target, error) {
+func rolloutTarget(r *v1alpha1.Rollout, run string, c fleet.Cluster) (engine.Target, error) {
 	client, err := kubernetes.NewForConfig(c.Config)
 	if err != nil {
 		return nil, fmt.Errorf("preparing to call cluster %s: %w", c.Name, err)
 	}
-	if d := r.Change.DaemonSet; d != nil && len(r.Change.Manifests) == 0 {
-		return &daemonset.Target{Cluster: c.Name, Client: client, Change: *d, Selector: r.Nodes.Selector, Run: run, UserAgents: r.Change.UserAgents}, nil
+	var workload engine.Target
+	namespace := ""
+	switch change := r.Change; {
+	case change.DaemonSet != nil:
+		workload, namespace = &daemonset.Target{Cluster: c.Name, Client: client, Change: *change.DaemonSet, Selector: r.Nodes.Selector, Run: run, UserAgents: change.UserAgents}, change.DaemonSet.Namespace
+	case change.Deployment != nil:
+		workload, namespace = &deployment.Target{Cluster: c.Name, Client: client, Change: *change.Deployment, Run: run, UserAgents: change.UserAgents}, change.Deployment.Namespace
+	case change.AdvancedDaemonSet != nil:
+		return nil, usageError(errors.New("change.advancedDaemonSet: this version steps native DaemonSets, Deployments and manifests; leave OpenKruise's to its own partition"), "")
 	}
-	return nil, usageError(errors.New("change: only a daemonSet can be rolled out yet"), "")
+	if len(r.Change.Manifests) == 0 {
+		return workload, nil
+	}
+	objects, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return nil, fmt.Errorf("preparing to call cluster %s: %w", c.Name, err)
+	}
+	first := &manifests.Target{
+		Cluster: c.Name, Client: objects, Objects: r.Change.Manifests, Namespace: namespace, Run: run,
+		Mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
+	}
+	if workload == nil {
+		return first, nil
+	}
+	return &beside.Target{Manifests: first, Workload: workload}, nil
 }
 
 // rolloutLease names the lease that fences others out: one for each object that changes, so that two changes can run side by
 // side.
 func rolloutLease(r *v1alpha1.Rollout) string {
-	id := r.Name
-	if d := r.Change.DaemonSet; d != nil {
-		id = "daemonset/" + d.Namespace + "/" + d.Name
+	id := "manifests/" + r.Name
+	switch {
+	case r.Change.DaemonSet != nil:
+		id = "daemonset/" + r.Change.DaemonSet.Namespace + "/" + r.Change.DaemonSet.Name
+	case r.Change.Deployment != nil:
+		id = "deployment/" + r.Change.Deployment.Namespace + "/" + r.Change.Deployment.Name
 	}
 	sum := sha256.Sum256([]byte(id))
 	return "seakeep-rollout-" + hex.EncodeToString(sum[:6])
+}
+
+// podsOf tells a workload's pods apart, by its pins.
+type podsOf interface {
+	Pods(ctx context.Context, pins target.Pins) (update, stable []corev1.Pod, err error)
 }
 
 // rolloutPods tells the change's pods from the others, for the analyst.
 type rolloutPods struct {
 	pins func() target.Pins
 
-	mu     sync.Mutex // a target is for one goroutine at a time
-	target *daemonset.Target
+	mu sync.Mutex // a target is for one goroutine at a time
+	of podsOf
 }
 
 // Pods implements analysis.Workload.
@@ -197,5 +238,5 @@ func (p *rolloutPods) Pods(ctx context.Context, _ engine.Exposure) (update, stab
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.target.Pods(ctx, pins)
+	return p.of.Pods(ctx, pins)
 }

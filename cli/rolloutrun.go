@@ -150,7 +150,7 @@ func runRollout(ctx context.Context, env *Env, o *rolloutRun) error {
 		return usageError(err, "")
 	}
 	if o.dryRun {
-		p, _, err := planRollout(ctx, o, rollout, "dry-run", clusters)
+		p, _, err := planRollout(ctx, rollout, "dry-run", clusters)
 		if err != nil {
 			return err
 		}
@@ -172,10 +172,10 @@ func runRollout(ctx context.Context, env *Env, o *rolloutRun) error {
 	return o.carry(ctx, env, j, run, clusters)
 }
 
-func planRollout(ctx context.Context, o *rolloutRun, r *v1alpha1.Rollout, run string, clusters map[string]fleet.Cluster) (*plan.Plan, map[string][]string, error) {
+func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters map[string]fleet.Cluster) (*plan.Plan, map[string][]string, error) {
 	fleetOf := map[string]engine.Member{}
 	for name, c := range clusters {
-		t, err := rolloutTarget(o, r, run, c)
+		t, err := rolloutTarget(r, run, c)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -214,7 +214,7 @@ func (o *rolloutRun) begin(ctx context.Context, env *Env, j *journal.Journal, r 
 		return under, nil
 	}
 	id := engine.NewRunID(r.Name, time.Now())
-	p, orders, err := planRollout(ctx, o, r, id, clusters)
+	p, orders, err := planRollout(ctx, r, id, clusters)
 	if err != nil {
 		return nil, err
 	}

@@ -141,6 +141,7 @@ func verbs(env *Env) []*cobra.Command {
 		newConfig(env),
 		newBreakGlass(env),
 		newEmergency(env),
+		newForecast(env),
 		newLab(env),
 		newDrillCommand(env),
 		newRollout(env),

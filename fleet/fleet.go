@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"time"
 
@@ -22,6 +23,8 @@ type Cluster struct {
 	Labels map[string]string
 	// Source says where it was found, for people.
 	Source string
+	// Servers are its API servers, host:port each; at least one.
+	Servers []string
 	// Config is how it is reached. It has the user agent and the time-out of Options, and no limit on the client's side.
 	Config *rest.Config
 	// BreakGlass is another way in; nil when there is none.
@@ -43,6 +46,14 @@ func Load(ctx context.Context, f *v1alpha1.Fleet, o Options) (map[string]Cluster
 		if other, twice := clusters[c.Name]; twice {
 			errs = append(errs, fmt.Errorf("cluster %s is in %s and in %s: names must be unique", c.Name, other.Source, c.Source))
 			return
+		}
+		if len(c.Servers) == 0 {
+			server, err := serverOf(c.Config)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("cluster %s: %w", c.Name, err))
+				return
+			}
+			c.Servers = []string{server}
 		}
 		clusters[c.Name] = c
 	}
@@ -75,6 +86,22 @@ func Load(ctx context.Context, f *v1alpha1.Fleet, o Options) (map[string]Cluster
 	return clusters, nil
 }
 
+// serverOf is the address of the server that a client talks to.
+func serverOf(config *rest.Config) (string, error) {
+	u, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return "", fmt.Errorf("reading the server's URL: %w", err)
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80"}[u.Scheme]
+	}
+	if port == "" {
+		port = "443"
+	}
+	return net.JoinHostPort(u.Hostname(), port), nil
+}
+
 // Names returns the clusters' names, sorted.
 func Names(clusters map[string]Cluster) []string { return slices.Sorted(maps.Keys(clusters)) }
 
@@ -83,7 +110,7 @@ func fromFile(c v1alpha1.FleetCluster, o Options) (Cluster, error) {
 	if err != nil {
 		return Cluster{}, err
 	}
-	made := Cluster{Name: c.Name, Labels: c.Labels, Source: "the file", Config: config}
+	made := Cluster{Name: c.Name, Labels: c.Labels, Source: "the file", Config: config, Servers: c.Servers}
 	if c.BreakGlass != "" {
 		if made.BreakGlass, err = readKubeconfig(c.BreakGlass, "", o); err != nil {
 			return Cluster{}, err

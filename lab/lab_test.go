@@ -117,7 +117,7 @@ func TestPopulationIsRepeatable(t *testing.T) {
 	one, two := &Lab{options: Options{Seed: 7}}, &Lab{options: Options{Seed: 7}}
 	other := &Lab{options: Options{Seed: 8}}
 	value := func(l *Lab) string {
-		return podTemplate(nil, l.random(2, 3)).Spec.Containers[0].Env[0].Value
+		return podTemplate(nil, l.random(2, 3), 16).Spec.Containers[0].Env[0].Value
 	}
 	if value(one) != value(two) || value(one) == value(other) {
 		t.Error("the seed does not decide what is random")

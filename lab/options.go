@@ -26,6 +26,8 @@ type Options struct {
 	BinDir string // where the components' binaries are; default: see FindBinDir
 	Nodes  int    // simulated nodes
 	Pods   int    // pods, spread over Deployments with Services by the real controllers and scheduler
+	// PodBytes is how large a pod is in etcd, about; 0 is 7.5 KB, some 8 KB in JSON.
+	PodBytes int
 	// APIServers is the number of API servers, default 1. Clients without a front door talk to the first.
 	APIServers int
 	Etcd       int // etcd members: 1 (default) or 3
@@ -129,6 +131,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("nodes must be 0–%d, got %d", maxNodes, o.Nodes)
 	case o.Pods < 0:
 		return o, fmt.Errorf("pods must be ≥ 0, got %d", o.Pods)
+	case o.PodBytes < 0 || o.PodBytes > 1<<20:
+		return o, fmt.Errorf("pods must be of 0–%d bytes, got %d", 1<<20, o.PodBytes)
 	case o.Pods > 0 && o.Nodes == 0:
 		return o, fmt.Errorf("pods need nodes: got %d pods and no node", o.Pods)
 	case o.APIServers < 1 || o.APIServers > 9:

@@ -218,7 +218,7 @@ func (l *Lab) createDeployment(ctx context.Context, i int, plan deploymentPlan) 
 	deployment := &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{
 		Replicas: new(int32(plan.replicas)),
 		Selector: &metav1.LabelSelector{MatchLabels: labels},
-		Template: podTemplate(labels, l.random(2, uint64(i))),
+		Template: podTemplate(labels, l.random(2, uint64(i)), l.options.podFill()),
 	}}
 	if _, err := l.client.AppsV1().Deployments(meta.Namespace).Create(ctx, deployment, metav1.CreateOptions{}); ignoreExists(err) != nil {
 		return fmt.Errorf("creating deployment %s: %w", plan.name, err)
@@ -230,14 +230,14 @@ func (l *Lab) createDeployment(ctx context.Context, i int, plan deploymentPlan) 
 // about 8 KB each in JSON. Most of them are in one annotation, as service meshes and deploy tools leave them, because the
 // API server tracks the ownership of each field at each write, and a population of many fields takes twice the time
 // to come up.
-func podTemplate(labels map[string]string, random *rand.Rand) corev1.PodTemplateSpec {
+func podTemplate(labels map[string]string, random *rand.Rand, fill int) corev1.PodTemplateSpec {
 	environment := make([]corev1.EnvVar, 4)
 	for i := range environment {
 		environment[i] = corev1.EnvVar{Name: "SETTING_" + strconv.Itoa(i), Value: randomHex(random, 32)}
 	}
 	requests := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("128Mi")}
 	return corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: map[string]string{"deploy.example.com/rendered": randomHex(random, 4096)}},
+		ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: map[string]string{"deploy.example.com/rendered": randomHex(random, fill)}},
 		Spec: corev1.PodSpec{
 			AutomountServiceAccountToken: new(false),
 			Containers: []corev1.Container{{
@@ -247,6 +247,14 @@ func podTemplate(labels map[string]string, random *rand.Rand) corev1.PodTemplate
 			}},
 		},
 	}
+}
+
+// podFill is the length of that annotation.
+func (o *Options) podFill() int {
+	if o.PodBytes == 0 {
+		return 4096
+	}
+	return max(16, o.PodBytes-podOverhead)
 }
 
 func randomHex(random *rand.Rand, n int) string {

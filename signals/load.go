@@ -62,12 +62,19 @@ func (c LoadChange) EtcdLatency() time.Duration {
 // ReadLoad reads an API server's /metrics in the Prometheus text format. Like Read it parses what it wants only: of 2 MB,
 // some 20 KB.
 func ReadLoad(r io.Reader, now time.Time) (Load, error) {
-	families, err := parse(r, append([]string{
-		processors, memoryLimit, heapFree, etcdSeconds, etcdCount, resourceObjects, storageObjects, resourceBytes, longRunningOpen,
-	}, serverMetrics...)...)
+	families, err := parse(r, loadMetrics...)
 	if err != nil {
 		return Load{}, err
 	}
+	return loadOf(families, now)
+}
+
+// loadMetrics are the families a Load is made from.
+var loadMetrics = append([]string{
+	processors, memoryLimit, heapFree, etcdSeconds, etcdCount, resourceObjects, storageObjects, resourceBytes, longRunningOpen,
+}, serverMetrics...)
+
+func loadOf(families map[string]*dto.MetricFamily, now time.Time) (Load, error) {
 	server, err := serverOf(families, now)
 	if err != nil {
 		return Load{}, err

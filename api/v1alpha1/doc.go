@@ -34,6 +34,7 @@ var kinds = map[string]func() Object{
 	KindGateConfiguration:       func() Object { return &GateConfiguration{} },
 	KindDrill:                   func() Object { return &Drill{} },
 	KindDNSWatchdog:             func() Object { return &DNSWatchdog{} },
+	KindClusterShape:            func() Object { return &ClusterShape{} },
 	KindFleet:                   func() Object { return &Fleet{} },
 	KindRollout:                 func() Object { return &Rollout{} },
 }

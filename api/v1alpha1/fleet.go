@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"net"
+
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -34,6 +36,9 @@ type FleetCluster struct {
 	// Kubeconfig is a file, Context one of its contexts; default its current one.
 	Kubeconfig string `json:"kubeconfig"`
 	Context    string `json:"context,omitempty"`
+	// Servers are the API servers, host:port each, whose metrics are read one by one; default: the kubeconfig's server, which
+	// may stand for several and then shows one of them by chance.
+	Servers []string `json:"servers,omitempty"`
 	// BreakGlass is the kubeconfig of another way in, used when the first does not answer while a change is taken back.
 	BreakGlass string `json:"breakGlass,omitempty"`
 }
@@ -97,6 +102,11 @@ func (f *Fleet) Validate() field.ErrorList {
 			}
 		}
 		errs = append(errs, required(c.Kubeconfig, p.Child("kubeconfig"), "the file that says how it is reached")...)
+		for j, server := range c.Servers {
+			if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
+				errs = append(errs, field.Invalid(p.Child("servers").Index(j), server, "must be host:port"))
+			}
+		}
 	}
 	if f.Secrets != nil {
 		errs = append(errs, f.Secrets.validate(field.NewPath("secrets"))...)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
@@ -23,16 +22,16 @@ func (l *lane) back(ctx context.Context, a assignment) error {
 	if !a.cluster.Began {
 		return l.isBack(ctx, a) // nothing was ever written
 	}
-	human := a.run.Phase == journal.RollingBack // decided by a human, or attributed
-	freezeOnly := l.e.spec.OnFailure.Mode == v1alpha1.LadderFreezeOnly && !human
-	if !freezeOnly && (a.cluster.Overload || a.cluster.Failed != "" && !a.cluster.Attributed) {
-		if err := l.climb(ctx, a, human || a.cluster.Attributed); err != nil {
-			l.e.note(a.leg.Stage, l.name, journal.Warning, "RungFailed", "%v", err)
+	human := a.run.Phase == journal.RollingBack && a.run.Reason != reasonFailed
+	if a.cluster.Failed != "" && !a.cluster.Reverted && !human {
+		revert, err := l.climb(ctx, a)
+		if err != nil {
+			return err
 		}
 		a = l.assignment()
-	}
-	if freezeOnly || !human && !a.cluster.Attributed {
-		return l.seeOnly(ctx, a)
+		if !revert {
+			return l.seeOnly(ctx, a)
+		}
 	}
 	if a.cluster.Pins.Update == "" {
 		// The process before died over the write. To write again moves nothing, and says which pods are the change's.
@@ -89,7 +88,7 @@ func (l *lane) isBack(ctx context.Context, a assignment) error {
 	l.e.mu.Lock()
 	defer l.e.mu.Unlock()
 	c := l.e.s.Clusters[l.name]
-	c.Back, c.Rungs = true, nil
+	c.Back, c.Taken = true, nil
 	for key, leg := range l.e.s.Legs {
 		if key.Cluster == l.name && leg.Phase != journal.Waiting {
 			leg.Phase = journal.RolledBack
@@ -102,88 +101,81 @@ func (l *lane) isBack(ctx context.Context, a assignment) error {
 	return nil
 }
 
-// climb takes the next rung, when the one before had its time to show effect. With all rungs taken it does nothing.
-func (l *lane) climb(ctx context.Context, a assignment, may bool) error {
-	ladder := l.e.spec.OnFailure
-	if len(a.cluster.Rungs) > 0 && (time.Since(l.climbed) < ladder.EffectWithin.Duration || l.relieved(ctx, a)) {
+// reverter lets the ladder say that it is time to revert; what reverts is the lane, round by round.
+type reverter struct{}
+
+func (reverter) Prove(context.Context, jail.Component) error { return nil } // the target was prepared
+func (reverter) Revert(context.Context, jail.Component, string) error {
+	return nil
+}
+
+// ladder is the ladder of a cluster. record writes down what is tried.
+func (e *Engine) ladder(cluster string, record func(jail.Taken, bool) error) *jail.Ladder {
+	rungs := []jail.Rung{jail.Freeze{}}
+	rungs = append(rungs, e.o.Clusters[cluster].Rungs...)
+	rungs = append(rungs, jail.Revert{Target: reverter{}}, jail.Emergency{Tell: func(page string) error {
+		e.note("", cluster, journal.Warning, "Emergency", "%s", page)
+		return nil
+	}})
+	return &jail.Ladder{Spec: e.spec.OnFailure, Rungs: rungs, Record: record, Log: e.o.Log}
+}
+
+// climb asks the ladder for the next measure, and takes it. True: the change is to be taken back. What failed is kept from when
+// it did: that the jail works is no reason to let the change out of it again.
+func (l *lane) climb(ctx context.Context, a assignment) (revert bool, err error) {
+	c := a.cluster
+	if slices.ContainsFunc(c.Taken, func(t jail.Taken) bool { return t.Name == v1alpha1.RungRevert }) {
+		return true, nil
+	}
+	component, err := l.Target.Component(ctx, c.Pins)
+	if err != nil && component.ServiceAccount == "" {
+		return false, err // else it is known from the pins, though the cluster does not say which pods there are
+	}
+	record := func(t jail.Taken, done bool) error {
+		at := len(c.Taken)
+		if done {
+			at--
+		}
+		c.Taken = append(slices.Clone(c.Taken[:at]), t)
+		if !l.putCluster(c) {
+			return errors.New("the journal cannot be written")
+		}
 		return nil
 	}
-	var errs []error
-	for _, wanted := range ladder.Rungs {
-		name := string(wanted.Name)
-		at := slices.IndexFunc(l.Rungs, func(r jail.Rung) bool { return r.Name() == name })
-		if own(name) || at < 0 || slices.Contains(a.cluster.Rungs, name) {
-			continue
-		}
-		rung := l.Rungs[at]
-		if !may && !rung.ReducesLoad() || rung.HitsStable() && !l.mayHitStable(a) {
-			continue
-		}
-		component, err := l.Target.Component(ctx, a.cluster.Pins)
-		if err != nil {
-			// It is known from the pins even when the cluster no longer answers; the pods' names are not.
-			component.UpdatePods = nil
-		}
-		// Noted before it is taken: who dies between the two takes it back all the same.
-		a.cluster.Rungs = append(slices.Clone(a.cluster.Rungs), name)
-		if !l.putCluster(a.cluster) {
-			return nil
-		}
-		within, cancel := context.WithTimeout(ctx, ladder.EffectWithin.Duration)
-		err = rung.Do(within, component, l.e.o.Run+": "+a.cluster.Failed, ladder.Duration.Duration)
-		cancel()
-		l.climbed = time.Now()
-		if err == nil {
-			l.e.note(a.leg.Stage, l.name, journal.Warning, "Rung", "%s: the change's load is taken away for at most %v", name, ladder.Duration.Duration)
-			return nil
-		}
-		errs = append(errs, fmt.Errorf("taking rung %s: %w", name, err))
+	d, taken := l.e.ladder(l.name, record).Step(ctx, component, jail.Situation{
+		Now: time.Now(), Verdict: verdict.Fail, Attributed: c.Attributed, ControlPlaneFails: c.Overload, Load: c.Load,
+		Protected: component.Protected, Taken: c.Taken,
+	}, c.Failed)
+	if taken == nil {
+		return false, nil
 	}
-	return errors.Join(errs...)
-}
-
-// relieved is true when a look says that the control plane no longer fails.
-func (l *lane) relieved(ctx context.Context, a assignment) bool {
-	look, err := l.look(ctx, a, l.decided, l.e.spec.Interval.Duration)
-	if err != nil {
-		return false
+	switch {
+	case taken.Err != "":
+		l.e.note(a.leg.Stage, l.name, journal.Warning, "RungFailed", "%s did not work: %s", taken.Name, taken.Err)
+	case taken.Name != v1alpha1.RungEmergency:
+		l.e.note(a.leg.Stage, l.name, journal.Warning, "Rung", "%s: %s", taken.Name, d.Why)
 	}
-	for _, f := range look.Findings {
-		if f.Verdict != verdict.Pass && strings.HasPrefix(f.Check, checkControlPlane) {
-			return false
-		}
-	}
-	return true
-}
-
-func (l *lane) mayHitStable(a assignment) bool {
-	switch l.e.spec.OnFailure.HitStable {
-	case v1alpha1.StableAlways:
-		return true
-	case v1alpha1.StableNever:
-		return false
-	}
-	return a.cluster.Overload
+	return taken.Name == v1alpha1.RungRevert, nil
 }
 
 // descend takes back every rung that was taken.
 func (l *lane) descend(ctx context.Context, a assignment) error {
-	if len(a.cluster.Rungs) == 0 {
+	if len(a.cluster.Taken) == 0 {
 		return nil
 	}
 	component, err := l.Target.Component(ctx, a.cluster.Pins)
 	if err != nil {
 		return err
 	}
-	for _, name := range a.cluster.Rungs {
-		at := slices.IndexFunc(l.Rungs, func(r jail.Rung) bool { return r.Name() == name })
+	for _, t := range slices.Backward(a.cluster.Taken) {
+		at := slices.IndexFunc(l.Rungs, func(r jail.Rung) bool { return r.Name() == string(t.Name) })
 		if at < 0 {
 			continue
 		}
 		if err := l.Rungs[at].Undo(ctx, component); err != nil {
-			return fmt.Errorf("taking rung %s back: %w", name, err)
+			return fmt.Errorf("taking rung %s back: %w", t.Name, err)
 		}
-		l.e.note(a.leg.Stage, l.name, journal.Normal, "RungBack", "%s is taken back", name)
+		l.e.note(a.leg.Stage, l.name, journal.Normal, "RungBack", "%s is taken back", t.Name)
 	}
 	return nil
 }

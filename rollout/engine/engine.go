@@ -48,7 +48,7 @@ type Options struct {
 type Cluster struct {
 	Target Target
 	Fence  Fence
-	// Rungs are the measures against a change that does harm, from the lightest on. Freezing and reverting are the engine's own.
+	// Rungs are the measures that take load away, from the lightest on. Freezing, reverting and handing over are the engine's own.
 	Rungs []jail.Rung
 }
 
@@ -143,31 +143,21 @@ func (e *Engine) Preflight(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("cluster %s: %w", name, err))
 			continue
 		}
-		for i, wanted := range e.spec.OnFailure.Rungs {
-			if own(string(wanted.Name)) {
-				continue
-			}
-			at := slices.IndexFunc(c.Rungs, func(r jail.Rung) bool { return r.Name() == string(wanted.Name) })
-			err := errors.New("there is none for this cluster")
-			if at >= 0 {
-				err = c.Rungs[at].Prove(ctx, component)
-			}
-			switch {
-			case err == nil:
-			case wanted.Optional:
-				e.o.Log.Info("A rung of the ladder is missing", "cluster", name, "rung", wanted.Name, "reason", err)
-			default:
-				errs = append(errs, fmt.Errorf("onFailure.rungs[%d]: cluster %s: proving %s: %w", i, name, wanted.Name, err))
+		proofs, err := e.ladder(name, nil).Prove(ctx, component, proving)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("onFailure.rungs: %w", err))
+		}
+		for _, p := range proofs {
+			if p.Err != nil && p.Optional {
+				e.note("", name, journal.Warning, "RungMissing", "%s, which is optional, would not work: %v", p.Rung, p.Err)
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// own are the rungs that need nobody else.
-func own(rung string) bool {
-	return rung == string(v1alpha1.RungFreeze) || rung == string(v1alpha1.RungRevert) || rung == string(v1alpha1.RungEmergency)
-}
+// proving is how long the proof of one rung may take.
+const proving = 15 * time.Second
 
 // Run carries the run out until it is over, and returns it as it ended. When the context ends before, everything stands still
 // where it is, and another Run goes on from there.

@@ -251,8 +251,10 @@ func reasons(v View) []string {
 
 func TestEngineOnLabs(t *testing.T) {
 	clients := map[string]*kubernetes.Clientset{}
+	labs := map[string]*lab.Lab{}
 	for cluster, nodes := range sizes {
-		clients[cluster] = rollouttest.Client(t, lab.Start(t, lab.Options{Nodes: nodes}))
+		labs[cluster] = lab.Start(t, lab.Options{Nodes: nodes})
+		clients[cluster] = rollouttest.Client(t, labs[cluster])
 	}
 
 	t.Run("a good change completes", func(t *testing.T) {
@@ -386,6 +388,79 @@ func TestEngineOnLabs(t *testing.T) {
 		r.left()
 	})
 
+	t.Run("a second instance is fenced out", func(t *testing.T) {
+		r := newRig(t, "fenced", clients)
+		first, stop := r.background(r.rollout(nil), "one")
+		other := &rig{t: t, name: r.name, clients: clients, dir: t.TempDir(), judge: &judge{saw: map[string]int{}}}
+		// Both were planned before either had begun: the first holds still for the other to be made.
+		second, _ := other.background(other.rollout(nil), "two")
+		r.wait("one of them has begun", first, func(v View) bool {
+			return slices.Contains(reasons(v), "Began") || slices.Contains(reasons(second.View()), "Began")
+		})
+		winner, loser := first, second
+		if slices.Contains(reasons(second.View()), "Began") {
+			winner, loser = second, first
+		}
+		r.wait("the winner is half way", winner, func(v View) bool { return v.Stages[0].Legs[0].Phase == journal.Completed })
+		if seen := reasons(loser.View()); slices.Contains(seen, "Began") || slices.Contains(seen, "Step") {
+			t.Errorf("two engines write: %v", seen)
+		}
+		r.wait("the winner ends", winner, func(v View) bool { return v.Phase == journal.Completed })
+		r.wantImages(map[string]map[string]int{"small": {two: 4}, "large": {two: 7}})
+		stop()
+	})
+
+	t.Run("a cluster that is down is skipped, and goes on when it is back", func(t *testing.T) {
+		r := newRig(t, "down", clients)
+		held := true
+		r.judge.says = func(e Exposure) verdict.Finding {
+			f := pass()
+			if e.Cluster == "large" && held && len(e.Exposed) > 0 {
+				f.Verdict, f.Reason = verdict.Unknown, "held"
+			}
+			return f
+		}
+		e, _ := r.background(r.rollout(func(ro *v1alpha1.Rollout) {
+			n := intstr.FromInt32(1)
+			ro.MaxSkipped, ro.OnUnknown = &n, v1alpha1.OnUnknownWait
+			ro.Stages = ro.Stages[:1]
+			ro.Stages[0].LabelSelector = metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "stage", Operator: "Exists"}}}
+			both := intstr.FromInt32(2)
+			ro.Stages[0].MaxConcurrency = &both
+		}), "one")
+		leg := func(v View, cluster string) LegView {
+			i := slices.IndexFunc(v.Stages[0].Legs, func(l LegView) bool { return l.Cluster == cluster })
+			return v.Stages[0].Legs[i]
+		}
+		r.wait("one node of the large cluster has it", e, func(v View) bool { return len(leg(v, "large").Exposed) == 1 })
+		server, _ := labs["large"].Process(lab.KindAPIServer)
+		r.must(server.Stop(t.Context()))
+		r.wait("it is skipped", e, func(v View) bool { return leg(v, "large").Skipped != "" })
+		r.wait("the other one is done", e, func(v View) bool { return leg(v, "small").Phase == journal.Completed })
+		if v := e.View(); v.Phase != journal.Running {
+			t.Errorf("the run is %s: %s", v.Phase, v.Message)
+		}
+		r.must(server.Start(t.Context()))
+		r.judge.set(func(*judge) { held = false })
+		r.wait("it ends", e, func(v View) bool { return v.Phase == journal.Completed })
+		if all := reasons(e.View()); !slices.Contains(all, "Returned") || !slices.Contains(all, "Frozen") {
+			t.Errorf("told: %v", all)
+		}
+		r.wantImages(map[string]map[string]int{"small": {two: 4}, "large": {two: 7}})
+		r.left()
+	})
+
+	t.Run("the object is deleted in the middle", func(t *testing.T) {
+		r := newRig(t, "gone", clients)
+		e, _ := r.background(r.rollout(nil), "one")
+		r.wait("a node has it", e, func(v View) bool { return len(v.Stages[0].Legs[0].Exposed) > 0 })
+		r.must(clients["small"].AppsV1().DaemonSets(namespace).Delete(t.Context(), r.name, metav1.DeleteOptions{}))
+		r.wait("it stops", e, func(v View) bool { return v.Phase == journal.Paused && v.Reason == "Gone" })
+		r.order(e, journal.Rollback)
+		r.wait("nothing is left to take back", e, func(v View) bool { return v.Phase == journal.RolledBack })
+		r.wantImages(map[string]map[string]int{"large": {one: 7}})
+	})
+
 	t.Run("orders, tasks, and somebody else", func(t *testing.T) {
 		r := newRig(t, "orders", clients)
 		rollout := r.rollout(func(ro *v1alpha1.Rollout) {
@@ -450,7 +525,7 @@ func (r *recorder) ReducesLoad() bool                           { return r.reduc
 func (r *recorder) Prove(context.Context, jail.Component) error { return r.note("prove") }
 func (r *recorder) Undo(context.Context, jail.Component) error  { return r.note("undo") }
 func (r *recorder) Do(_ context.Context, c jail.Component, reason string, length time.Duration) error {
-	if c.ServiceAccount != namespace+"/default" || reason == "" || length <= 0 {
+	if c.ServiceAccount != namespace+"/unattributed" || reason == "" || length <= 0 {
 		return fmt.Errorf("asked with %+v, %q, %v", c, reason, length)
 	}
 	return r.note("do")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/rollout/jail"
 	"github.com/seakeep/seakeep/rollout/journal"
 	"github.com/seakeep/seakeep/rollout/plan"
 	"github.com/seakeep/seakeep/rollout/verdict"
@@ -19,6 +20,14 @@ import (
 func (l *lane) forward(ctx context.Context, a assignment) error {
 	if !a.cluster.Began || a.cluster.Pins.Update == "" {
 		return l.begin(ctx, a)
+	}
+	if len(a.cluster.Taken) > 0 { // a human has resumed it
+		if err := l.descend(ctx, a); err != nil {
+			return err
+		}
+		if a.cluster.Taken = nil; !l.putCluster(a.cluster) {
+			return nil
+		}
 	}
 	seen, err := l.see(ctx, a)
 	if err != nil {
@@ -272,13 +281,11 @@ func (l *lane) may(ctx context.Context, nodes int) verdict.Finding {
 	return f
 }
 
-// checkScaleGate begins the names of the scale gate's findings, checkControlPlane those of findings about the control plane, and
-// checkProbes of what users would see.
-const (
-	checkScaleGate    = "scaleGate"
-	checkControlPlane = "controlPlane"
-	checkProbes       = "probes"
-)
+// checkScaleGate is what the scale gate's findings are called.
+const checkScaleGate = "scaleGate"
+
+// reasonFailed is why a run goes back by itself.
+const reasonFailed = "Failed"
 
 // leaked pauses the run when more nodes run the change than were let to, beyond the budget.
 func (l *lane) leaked(a assignment, d plan.Decision) bool {
@@ -340,14 +347,8 @@ func (l *lane) fail(a assignment, look verdict.Look) {
 	if c.Failed != "" || run.Phase.Over() || run.Phase == journal.RollingBack {
 		return
 	}
-	c.Failed = look.Why()
-	for _, f := range look.Findings {
-		if f.Verdict != verdict.Fail {
-			continue
-		}
-		c.Attributed = c.Attributed || f.Attributed
-		c.Overload = c.Overload || strings.HasPrefix(f.Check, checkControlPlane) || strings.HasPrefix(f.Check, checkProbes)
-	}
+	s := jail.SituationOf(time.Now(), look)
+	c.Failed, c.Attributed, c.Overload, c.Load = look.Why(), s.Attributed, s.ControlPlaneFails, s.Load
 	if !l.e.putCluster(c) {
 		return
 	}
@@ -365,7 +366,7 @@ func (l *lane) fail(a assignment, look verdict.Look) {
 		}
 		l.e.become(journal.Paused, "NeedsHuman", "cluster %s: %s; %s: rollback takes the change back, resume goes on", l.name, c.Failed, why)
 	case len(run.Failures) > l.e.s.Plan.MaxFailures:
-		l.e.become(journal.RollingBack, "Failed", "cluster %s: %s", l.name, c.Failed)
+		l.e.become(journal.RollingBack, reasonFailed, "cluster %s: %s", l.name, c.Failed)
 	default:
 		l.e.putRun()
 		l.e.event(a.leg.Stage, l.name, journal.Warning, "WithinBudget", "the change is taken back on this cluster alone: %d of %d failures", len(run.Failures), l.e.s.Plan.MaxFailures)

@@ -33,10 +33,6 @@ type lane struct {
 	answersFor journal.Leg
 	asked      time.Time
 	unanswered int
-	// decided is what was last seen.
-	decided plan.Decision
-	// climbed is when a rung was last taken.
-	climbed time.Time
 }
 
 // run takes the lease and works, until the context ends. While another process has the lease, or nobody knows, nothing is done.
@@ -159,7 +155,7 @@ func (l *lane) tick(ctx context.Context) {
 		if l.putCluster(a.cluster) {
 			l.e.note("", l.name, journal.Warning, "NotFinished", "what the run wrote for itself is left there: %v", err)
 		}
-	case errors.Is(err, target.ErrForeign):
+	case errors.Is(err, target.ErrForeign), errors.Is(err, target.ErrNothing):
 		l.stop(journal.Paused, "ForeignChange", err)
 	case errors.Is(err, target.ErrGone):
 		l.gone(err)

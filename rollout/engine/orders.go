@@ -88,7 +88,7 @@ func (e *Engine) resume(by string) {
 	}
 	for _, c := range e.s.Clusters {
 		if c.Failed != "" && !c.Back && !c.Reverted {
-			c.Failed, c.Attributed, c.Overload = "", false, false
+			c.Failed, c.Attributed, c.Overload, c.Load = "", false, false, false
 			if !e.putCluster(c) {
 				return
 			}

@@ -83,7 +83,6 @@ func (e *Engine) view(cluster string) *ClusterView {
 
 // show notes what was just seen.
 func (l *lane) show(d plan.Decision) {
-	l.decided = d
 	l.e.mu.Lock()
 	defer l.e.mu.Unlock()
 	v := l.e.view(l.name)
@@ -122,13 +121,24 @@ func (e *Engine) legView(stage plan.Stage, leg plan.Leg) LegView {
 	l, c := e.s.Legs[key], e.s.Clusters[leg.Cluster]
 	v := LegView{
 		Cluster: leg.Cluster, Phase: l.Phase, Step: l.Step + 1, Nodes: leg.Nodes, Baked: l.Baked, Skipped: l.Skipped,
-		Failed: c.Failed, Back: c.Back, Rungs: c.Rungs, ClusterView: *e.view(leg.Cluster),
+		Failed: c.Failed, Back: c.Back, Rungs: inForce(c), ClusterView: *e.view(leg.Cluster),
 	}
 	for _, s := range leg.Steps {
 		v.Steps = append(v.Steps, s.Nodes)
 	}
 	v.Bake = e.bake(leg.Cluster, leg.Steps[min(l.Step, len(leg.Steps)-1)])
 	return v
+}
+
+// inForce are the measures that were taken and hold.
+func inForce(c journal.Cluster) []string {
+	var names []string
+	for _, t := range c.Taken {
+		if t.Err == "" {
+			names = append(names, string(t.Name))
+		}
+	}
+	return names
 }
 
 // publish writes the view for other shells.

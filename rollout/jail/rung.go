@@ -19,6 +19,8 @@ type Component struct {
 	UserAgents []string
 	// UpdatePods are the names of the pods of the update revision, namespace/name.
 	UpdatePods []string
+	// Protected is why it is never held back without a human; "" when it may be. See Protected.
+	Protected string
 	// Rollout is the run's id, which what is written carries.
 	Rollout string
 }

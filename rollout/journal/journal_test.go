@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/rollout/jail"
 	"github.com/seakeep/seakeep/rollout/plan"
 )
 
@@ -41,7 +42,7 @@ func TestJournalOutlivesItsProcess(t *testing.T) {
 		t.Error("a run begins twice")
 	}
 	leg := Leg{Stage: "s", Cluster: "a", Phase: Baking, Step: 1, Since: now, Baked: 3 * time.Second, Moved: true}
-	cluster := Cluster{Name: "a", Began: true, Rungs: []string{"apf"}}
+	cluster := Cluster{Name: "a", Began: true, Taken: []jail.Taken{{Name: "apf", At: now}}}
 	task := Task{TaskKey: TaskKey{Stage: "s", After: true, Index: 2}, Type: v1alpha1.TaskApproval, Started: now, By: "somebody"}
 	must(t, j.PutLeg("run-1", leg))
 	must(t, j.PutCluster("run-1", cluster))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/rollout/jail"
 	"github.com/seakeep/seakeep/rollout/plan"
 	"github.com/seakeep/seakeep/rollout/target"
 )
@@ -103,14 +104,15 @@ type Cluster struct {
 	Back     bool `json:"back,omitempty"`
 	Finished bool `json:"finished,omitempty"`
 	// Failed says why the change failed here, "" when it did not. Attributed is true when the harm is the change's own, or a
-	// human said so; Overload when the control plane suffers.
+	// human said so; Overload when the control plane suffers, Load when what failed is load.
 	Failed     string `json:"failed,omitempty"`
 	Attributed bool   `json:"attributed,omitempty"`
 	Overload   bool   `json:"overload,omitempty"`
+	Load       bool   `json:"load,omitempty"`
 	// Reverted is true once the template from before is in force again; pods are moved after that.
 	Reverted bool `json:"reverted,omitempty"`
-	// Rungs are the measures that were taken and not taken back.
-	Rungs []string `json:"rungs,omitempty"`
+	// Taken are the measures that were tried and not taken back.
+	Taken []jail.Taken `json:"taken,omitempty"`
 	// Missed are nodes that could not be moved.
 	Missed []string `json:"missed,omitempty"`
 }

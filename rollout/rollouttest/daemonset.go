@@ -40,13 +40,17 @@ func Namespace(t testing.TB, client kubernetes.Interface, name string) {
 func DaemonSet(t testing.TB, client kubernetes.Interface, namespace, name string, nodes int) *appsv1.DaemonSet {
 	t.Helper()
 	Namespace(t, client, namespace)
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if _, err := client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
 	ds, err := client.AppsV1().DaemonSets(namespace).Create(t.Context(), &appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: appsv1.DaemonSetSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}},
-				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "agent", Image: "registry.test/agent:1"}}},
+				Spec:       corev1.PodSpec{ServiceAccountName: name, Containers: []corev1.Container{{Name: "agent", Image: "registry.test/agent:1"}}},
 			},
 		},
 	}, metav1.CreateOptions{})

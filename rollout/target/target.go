@@ -3,8 +3,20 @@
 package target
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
 )
 
 // FieldManager owns the fields that a rollout writes, and RunAnnotation, on what is changed, names the run.
@@ -28,6 +40,8 @@ type Pins struct {
 	After  json.RawMessage `json:"after,omitempty"`
 	// Strategy is the update strategy that was there before; null when it is left as it is.
 	Strategy json.RawMessage `json:"strategy,omitempty"`
+	// Beside are the pins of the manifests that go before a workload.
+	Beside *Pins `json:"beside,omitempty"`
 }
 
 // What stops a run: it is no longer the one that changes the object.
@@ -36,4 +50,64 @@ var (
 	ErrForeign = errors.New("somebody else changed it")
 	// ErrGone says that it, or its namespace, was deleted in the middle of the run.
 	ErrGone = errors.New("it was deleted")
+	// ErrNothing says that there is nothing to roll out: the change is there already.
+	ErrNothing = errors.New("there is nothing to roll out")
 )
+
+// NextTemplate is the new pod template of a workload, as the rollout says it: whole, or as a patch of the one there is.
+func NextTemplate(change v1alpha1.WorkloadChange, before *corev1.PodTemplateSpec) (*corev1.PodTemplateSpec, error) {
+	after := new(corev1.PodTemplateSpec)
+	if change.Template != nil {
+		data, err := json.Marshal(change.Template)
+		if err == nil {
+			err = Strict(data, after)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("template: %w", err)
+		}
+		return after, nil
+	}
+	old, err := json.Marshal(before)
+	if err != nil {
+		return nil, err
+	}
+	patch, err := json.Marshal(change.Patch)
+	if err != nil {
+		return nil, err
+	}
+	merged, err := strategicpatch.StrategicMergePatch(old, patch, corev1.PodTemplateSpec{})
+	if err == nil {
+		err = Strict(merged, after)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("patch: %w", err)
+	}
+	return after, nil
+}
+
+// Strict decodes JSON and refuses fields that the type does not have.
+func Strict(data []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		return fmt.Errorf("is no %s: %w", reflect.TypeOf(into).Elem().Name(), err)
+	}
+	return nil
+}
+
+// Revision names what is pinned, where the cluster has no name for it.
+func Revision(pinned json.RawMessage) string {
+	sum := sha256.Sum256(pinned)
+	return hex.EncodeToString(sum[:5])
+}
+
+// Writers names who last wrote an object besides the rollout, for people.
+func Writers(fields []metav1.ManagedFieldsEntry) string {
+	latest, at := "nobody says who wrote it", time.Time{}
+	for _, m := range fields {
+		if m.Subresource == "" && m.Manager != FieldManager && m.Time != nil && m.Time.After(at) {
+			latest, at = "last written by "+m.Manager, m.Time.Time
+		}
+	}
+	return latest
+}

@@ -6,12 +6,10 @@
 package daemonset
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,7 +18,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
 
@@ -112,7 +109,7 @@ func (t *Target) Prepare(ctx context.Context) (target.Pins, error) {
 		return target.Pins{}, fmt.Errorf("trying the new template on %s: %w", t.where(), err)
 	}
 	if equality.Semantic.DeepEqual(dry.Spec.Template, ds.Spec.Template) {
-		return target.Pins{}, fmt.Errorf("%s has this template already: there is nothing to roll out", t.where())
+		return target.Pins{}, fmt.Errorf("%s has this template already: %w", t.where(), target.ErrNothing)
 	}
 	pins := target.Pins{Object: string(ds.UID)}
 	if pins.Before, err = json.Marshal(ds.Spec.Template); err != nil {
@@ -132,31 +129,9 @@ func (t *Target) Prepare(ctx context.Context) (target.Pins, error) {
 
 // next is the new template, as the file says it.
 func (t *Target) next(before *corev1.PodTemplateSpec) (*corev1.PodTemplateSpec, error) {
-	after := new(corev1.PodTemplateSpec)
-	if t.Change.Template != nil {
-		data, err := json.Marshal(t.Change.Template)
-		if err != nil {
-			return nil, err
-		}
-		if err := strict(data, after); err != nil {
-			return nil, fmt.Errorf("change.daemonSet.template: %w", err)
-		}
-		return after, nil
-	}
-	old, err := json.Marshal(before)
+	after, err := target.NextTemplate(t.Change.WorkloadChange, before)
 	if err != nil {
-		return nil, err
-	}
-	patch, err := json.Marshal(t.Change.Patch)
-	if err != nil {
-		return nil, err
-	}
-	merged, err := strategicpatch.StrategicMergePatch(old, patch, corev1.PodTemplateSpec{})
-	if err == nil {
-		err = strict(merged, after)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("change.daemonSet.patch: %w", err)
+		return nil, fmt.Errorf("change.daemonSet.%w", err)
 	}
 	return after, nil
 }
@@ -246,7 +221,7 @@ func (t *Target) mine(ctx context.Context, pins target.Pins) (*appsv1.DaemonSet,
 	case ds.DeletionTimestamp != nil:
 		return nil, fmt.Errorf("%s is being deleted: %w", t.where(), target.ErrGone)
 	case !is(ds, pins.Before) && !is(ds, pins.After):
-		return nil, fmt.Errorf("%s has a pod template that is neither the one from before nor the new one (%s): %w", t.where(), writers(ds), target.ErrForeign)
+		return nil, fmt.Errorf("%s has a pod template that is neither the one from before nor the new one (%s): %w", t.where(), target.Writers(ds.ManagedFields), target.ErrForeign)
 	}
 	return ds, nil
 }
@@ -258,7 +233,7 @@ func (t *Target) stepped(ctx context.Context, pins target.Pins) (*appsv1.DaemonS
 		return ds, err
 	}
 	if ds.Spec.UpdateStrategy.Type != appsv1.OnDeleteDaemonSetStrategyType {
-		return nil, fmt.Errorf("%s is no longer under OnDelete but %s (%s): %w", t.where(), ds.Spec.UpdateStrategy.Type, writers(ds), target.ErrForeign)
+		return nil, fmt.Errorf("%s is no longer under OnDelete but %s (%s): %w", t.where(), ds.Spec.UpdateStrategy.Type, target.Writers(ds.ManagedFields), target.ErrForeign)
 	}
 	return ds, nil
 }
@@ -267,17 +242,6 @@ func (t *Target) stepped(ctx context.Context, pins target.Pins) (*appsv1.DaemonS
 func is(ds *appsv1.DaemonSet, pinned json.RawMessage) bool {
 	var template corev1.PodTemplateSpec
 	return len(pinned) > 0 && json.Unmarshal(pinned, &template) == nil && equality.Semantic.DeepEqual(ds.Spec.Template, template)
-}
-
-// writers names who owns fields of the object, the latest first, for people.
-func writers(ds *appsv1.DaemonSet) string {
-	latest, at := "nobody says who wrote it", time.Time{}
-	for _, m := range ds.ManagedFields {
-		if m.Subresource == "" && m.Manager != target.FieldManager && m.Time != nil && m.Time.After(at) {
-			latest, at = "last written by "+m.Manager, m.Time.Time
-		}
-	}
-	return latest
 }
 
 // revision waits for the controller to have made a revision of the template, and returns its name.
@@ -336,6 +300,7 @@ func (t *Target) Component(ctx context.Context, pins target.Pins) (jail.Componen
 		account = "default"
 	}
 	c.ServiceAccount = t.Change.Namespace + "/" + account
+	c.Protected = jail.Protected(t.Change.Namespace, t.Change.Name, after.Spec)
 	if pins.Update == "" {
 		return c, nil
 	}
@@ -344,14 +309,4 @@ func (t *Target) Component(ctx context.Context, pins target.Pins) (jail.Componen
 		c.UpdatePods = append(c.UpdatePods, p.Namespace+"/"+p.Name)
 	}
 	return c, err
-}
-
-// strict decodes JSON and refuses fields that the type does not have.
-func strict(data []byte, into any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(into); err != nil {
-		return fmt.Errorf("is no %s: %w", reflect.TypeOf(into).Elem().Name(), err)
-	}
-	return nil
 }

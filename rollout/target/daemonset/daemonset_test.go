@@ -121,7 +121,7 @@ func TestDaemonSetOnALab(t *testing.T) {
 		if at, err := to.Ready(t.Context(), pins); err != nil || time.Since(at) > time.Minute {
 			t.Errorf("the newest pod is ready since %v, %v", at, err)
 		}
-		if c, err := to.Component(t.Context(), pins); err != nil || c.ServiceAccount != "telemetry/default" || len(c.UpdatePods) != 3 {
+		if c, err := to.Component(t.Context(), pins); err != nil || c.ServiceAccount != "telemetry/forth" || len(c.UpdatePods) != 3 {
 			t.Errorf("the component is %+v, %v", c, err)
 		}
 		// Somebody else's pod of the new revision is a leak: the controller makes it when a pod is deleted by hand.

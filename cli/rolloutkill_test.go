@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seakeep/seakeep/rollout/journal"
+	"github.com/seakeep/seakeep/rollout/rollouttest"
+)
+
+// spawnRollout starts `rollout run` as a process; ended is told its exit.
+func (r *rolloutRig) spawnRollout(args ...string) (child *exec.Cmd, ended <-chan error) {
+	r.t.Helper()
+	child = exec.Command(os.Args[0], append(r.args(append([]string{"run"}, args...)...), "--lease", "3s", "--timeout", "1s")...)
+	child.Env = append(os.Environ(), playSeakeep+"=1")
+	child.Stderr = r.t.Output()
+	if err := child.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	end := make(chan error, 1)
+	go func() { end <- child.Wait() }()
+	r.t.Cleanup(func() { _ = child.Process.Kill() }) // ended already, or the test has failed
+	return child, end
+}
+
+// killOver starts `rollout run` again and again and kills each at an instant drawn from a seed, until one comes to its end before
+// that. It returns how many were killed.
+func (r *rolloutRig) killOver(random *rand.Rand, want int, args ...string) (killed int) {
+	r.t.Helper()
+	for killed < 60 {
+		child, ended := r.spawnRollout(args...)
+		select {
+		case err := <-ended:
+			code := ExitOK
+			var exit *exec.ExitError
+			if errors.As(err, &exit) {
+				code = exit.ExitCode()
+			}
+			if code != want {
+				r.t.Fatalf("ended with %v, want code %d", err, want)
+			}
+			return killed
+		// A new process waits for the lease of the one before, 3 s; the rest of the time it works.
+		case <-time.After(time.Duration(random.IntN(6500)) * time.Millisecond):
+			_ = child.Process.Kill()
+			<-ended
+			killed++
+		}
+	}
+	r.t.Fatal("it does not come to its end")
+	return 0
+}
+
+// deletes are how often each pod was deleted by the rollout, by the audit log of a lab; names are never used twice.
+func (r *rolloutRig) deletes(cluster string) map[string]int {
+	r.t.Helper()
+	f, err := os.Open(r.labs[cluster].AuditLog(0))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer f.Close()
+	deleted := map[string]int{}
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 4<<20)
+	for lines.Scan() {
+		var e struct {
+			Stage, Verb, UserAgent string
+			ObjectRef              struct{ Resource, Namespace, Name, Subresource string }
+			ResponseStatus         struct{ Code int }
+		}
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			r.t.Fatal(err)
+		}
+		if e.Stage == "ResponseComplete" && e.Verb == "delete" && e.ObjectRef.Resource == "pods" && e.ObjectRef.Subresource == "" &&
+			strings.HasPrefix(e.UserAgent, "seakeep-rollout/") && e.ResponseStatus.Code < 300 {
+			deleted[e.ObjectRef.Namespace+"/"+e.ObjectRef.Name]++
+		}
+	}
+	if err := lines.Err(); err != nil {
+		r.t.Fatal(err)
+	}
+	return deleted
+}
+
+// TestRolloutKilledAtAnyInstant kills the process over and over, forth and back. Each that follows goes on where it was, and no
+// pod is deleted twice.
+func TestRolloutKilledAtAnyInstant(t *testing.T) {
+	const seed = 20241211
+	random := rand.New(rand.NewPCG(seed, seed))
+	r := newRolloutRig(t, 4, 9)
+	for cluster, client := range r.clients {
+		rollouttest.DaemonSet(t, client, "telemetry", "killed", r.sizes[cluster])
+	}
+	file := r.rollout("killed", agent2, "")
+	killed := r.killOver(random, ExitOK, "-f", file)
+	t.Logf("killed %d times on the way forth", killed)
+	if killed < 3 {
+		t.Error("too few deaths to say anything")
+	}
+	r.want("killed", map[string]int{agent2: 4}, map[string]int{agent2: 9})
+	for cluster, nodes := range r.sizes {
+		deleted := r.deletes(cluster)
+		for pod, times := range deleted {
+			if times > 1 {
+				t.Errorf("%s: pod %s was deleted %d times", cluster, pod, times)
+			}
+		}
+		if len(deleted) != nodes {
+			t.Errorf("%s: %d pods of %d nodes were deleted", cluster, len(deleted), nodes)
+		}
+	}
+	id := r.status("killed").ID
+	r.run(ExitOK, "rollback", "killed")
+	killed = r.killOver(random, ExitFindings, "--continue", id)
+	t.Logf("killed %d times on the way back", killed)
+	if v := r.status("killed"); v.Phase != journal.RolledBack {
+		t.Errorf("it ended as %s: %s", v.Phase, v.Message)
+	}
+	r.want("killed", map[string]int{agent1: 4}, map[string]int{agent1: 9})
+	for cluster, nodes := range r.sizes {
+		deleted := r.deletes(cluster)
+		for pod, times := range deleted {
+			if times > 1 {
+				t.Errorf("%s: pod %s was deleted %d times", cluster, pod, times)
+			}
+		}
+		if len(deleted) != 2*nodes {
+			t.Errorf("%s: %d pods were deleted there and back, want %d", cluster, len(deleted), 2*nodes)
+		}
+	}
+}
