@@ -23,10 +23,22 @@ type Result struct {
 	// Mitigation is from the mitigating step's first attempt to its success, Recovery from there until the target
 	// was well; nil when it did not come to that within the run.
 	Mitigation, Recovery *time.Duration
+	// Rollout is what became of a change that was rolled out in steps; nil when none was.
+	Rollout *Rollout
 	// Agents counts the agents' requests by result; nil when the target cannot say.
 	Agents map[string]uint64
 	// Problems say why the run is not what the scenario tells: a step that had to succeed and failed.
 	Problems []string
+}
+
+// Rollout is what became of a change that was rolled out in steps.
+type Rollout struct {
+	// ExposedNodes ever ran the change, of Nodes.
+	ExposedNodes, Nodes int
+	// Phase is where it ended (Completed, RolledBack, Paused …), and Reason why, with figures.
+	Phase, Reason string
+	// Stopped is how long after its beginning it stopped by itself; nil when it did not.
+	Stopped *time.Duration
 }
 
 // Phase is a phase as it came.

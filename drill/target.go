@@ -73,6 +73,11 @@ type (
 	NetworkShutter interface {
 		BlockAgents(ctx context.Context, block bool) error
 	}
+	// RollerOut can roll workloads out step by step instead of having them applied at once, and take them back by itself.
+	// It returns false when it leaves them to be applied.
+	RollerOut interface {
+		RollOut(ctx context.Context, manifests []string) (bool, error)
+	}
 	// APIServerAdder can add API servers.
 	APIServerAdder interface {
 		AddAPIServers(ctx context.Context, count int) error

@@ -25,6 +25,8 @@ const (
 	Overload = "overload"
 	// Clamp is a gate with every limit off that clamps whose cost grows with its nodes, to see what that does by itself.
 	Clamp = "clamp"
+	// Rollout steps the change over the nodes and takes it back by itself, instead of applying it to all of them at once.
+	Rollout = "rollout"
 	// DNS is cluster DNS with the plugin seakeep, which keeps its data over its restarts, in place of stock's.
 	DNS = "dns"
 )
@@ -32,7 +34,7 @@ const (
 // Layers is what one run has, "none" or layers with commas between.
 type Layers string
 
-var known = []string{None, Gate, GateUnlimited, Relay, Overload, Clamp, DNS}
+var known = []string{None, Gate, GateUnlimited, Relay, Overload, Clamp, Rollout, DNS}
 
 // ParseLayers checks one value of --layers.
 func ParseLayers(text string) (Layers, error) {
@@ -45,7 +47,7 @@ func ParseLayers(text string) (Layers, error) {
 	if len(parts) > 1 && slices.Contains(parts, None) {
 		return "", fmt.Errorf("none stands alone, got %q", text)
 	}
-	gates := slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return part == None || part == DNS })
+	gates := slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return part == None || part == DNS || part == Rollout })
 	if len(slices.Compact(slices.Sorted(slices.Values(gates)))) > 1 {
 		return "", fmt.Errorf("there is one gate, with its limits or with one other layer in their place, got %q", text)
 	}

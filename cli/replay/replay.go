@@ -112,6 +112,9 @@ func (o Options) once(ctx context.Context, d *v1alpha1.Drill, layers Layers, fro
 	options.Restore, options.Bounds = frozen, o.bounds(d)
 	options.APIServers = d.Target.APIServers + added(d)
 	target := &labTarget{serving: options.APIServers}
+	if layers.has(Rollout) {
+		target.rollouts = &rollouts{executable: o.Executable, scenario: d}
+	}
 	closeDoor := o.openDoor(&options, target, layers)
 	defer closeDoor()
 	l, err := lab.Up(ctx, options)
@@ -142,7 +145,13 @@ func (o Options) once(ctx context.Context, d *v1alpha1.Drill, layers Layers, fro
 		Scrape: scrape, Progress: o.Progress, Log: o.Log,
 	})
 	// Frozen agents could not be taken down in order.
-	return result, l.BoundsMechanism(), errors.Join(err, target.BlockAgents(context.WithoutCancel(ctx), false))
+	err = errors.Join(err, target.BlockAgents(context.WithoutCancel(ctx), false))
+	if result != nil {
+		var stood error
+		result.Rollout, stood = target.rollouts.outcome(context.WithoutCancel(ctx), d.Parameters.Nodes)
+		err = errors.Join(err, stood)
+	}
+	return result, l.BoundsMechanism(), err
 }
 
 // openDoor sets what stands in front of the API servers: a gate, or the TCP load balancer that every real cluster has.

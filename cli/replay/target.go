@@ -22,6 +22,8 @@ type labTarget struct {
 
 	// lane is the break-glass lane's URL; empty: break-glass credentials go straight to the first API server.
 	lane string
+	// rollouts takes changes; nil: they are applied at once.
+	rollouts *rollouts
 	// addServer tells what stands in front about one more API server.
 	addServer func(url string) error
 

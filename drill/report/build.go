@@ -44,6 +44,7 @@ func NewRun(r *drill.Result) Run {
 		Agents:      r.Agents,
 		Problems:    r.Problems,
 	}
+	run.Rollout = rolledOut(r.Rollout)
 	if len(r.Problems) > 0 && run.Verdict == drill.Pass {
 		run.Verdict = drill.Unknown // the story was not the one told
 	}
@@ -66,6 +67,23 @@ func NewRun(r *drill.Result) Run {
 	run.APIServer = apiServer(r, run.Components)
 	run.Signals = signalSeries(r)
 	return run
+}
+
+func rolledOut(r *drill.Rollout) *Rollout {
+	if r == nil {
+		return nil
+	}
+	verdict := drill.Unknown
+	switch r.Phase {
+	case "Completed":
+		verdict = drill.Pass
+	case "RollingBack", "RolledBack":
+		verdict = drill.Fail
+	}
+	return &Rollout{
+		ExposedNodes: r.ExposedNodes, ExposedRatio: round(float64(r.ExposedNodes) / float64(max(1, r.Nodes))), Verdict: verdict,
+		Phase: r.Phase, Reason: r.Reason, Stopped: seconds(r.Stopped),
+	}
 }
 
 func requests(samples []drill.Sample) Requests {

@@ -60,6 +60,7 @@ type Run struct {
 	Controllers Requests    `json:"controllers"`
 	Readyz      Requests    `json:"readyz"`
 	APIServer   APIServer   `json:"apiserver"`
+	Rollout     *Rollout    `json:"rollout,omitempty"`
 	Mitigation  *float64    `json:"mitigationSeconds"`
 	Recovery    *float64    `json:"recoverySeconds"`
 	Components  []Component `json:"components"`
@@ -76,6 +77,20 @@ type Run struct {
 	Problems    []string          `json:"problems,omitempty"`
 	Series      []Series          `json:"series"`
 	Signals     []Signal          `json:"signals"`
+}
+
+// Rollout is what became of a change that was rolled out in steps.
+type Rollout struct {
+	// ExposedNodes ever ran the change; ExposedRatio is their part of all nodes.
+	ExposedNodes int     `json:"exposedNodes"`
+	ExposedRatio float64 `json:"exposedRatio"`
+	// Verdict is Fail for a change that was taken back, Pass for one that is everywhere, else Unknown; Phase is where the
+	// rollout stands and Reason why, with figures.
+	Verdict drill.Verdict `json:"verdict"`
+	Phase   string        `json:"phase"`
+	Reason  string        `json:"reason"`
+	// Stopped is from its beginning until it stopped by itself; null when it did not.
+	Stopped *float64 `json:"stoppedSeconds"`
 }
 
 // Requests sums a probe up.

@@ -14,8 +14,10 @@ import (
 )
 
 type action struct {
-	caller  *apicall.Caller
-	objects []object
+	caller    *apicall.Caller
+	objects   []object
+	target    drill.Target
+	manifests []string
 }
 
 type object struct {
@@ -26,7 +28,7 @@ type object struct {
 
 // New reads the manifests and looks up their paths.
 func New(spec v1alpha1.ApplyAction, env drill.Env) (drill.Action, error) {
-	a := &action{}
+	a := &action{target: env.Target, manifests: spec.Manifests}
 	var refs []objects.Ref
 	for _, manifest := range spec.Manifests {
 		ref, body, err := objects.RefOf(manifest)
@@ -47,8 +49,14 @@ func New(spec v1alpha1.ApplyAction, env drill.Env) (drill.Action, error) {
 	return a, nil
 }
 
-// Do implements drill.Action. Objects are applied in order; the first failure ends the attempt.
+// Do implements drill.Action. Objects are applied in order; the first failure ends the attempt. A target that rolls out does
+// so instead, and the action is done when it has begun.
 func (a *action) Do(ctx context.Context) error {
+	if roller, ok := a.target.(drill.RollerOut); ok {
+		if taken, err := roller.RollOut(ctx, a.manifests); taken {
+			return err
+		}
+	}
 	for _, o := range a.objects {
 		code, body, err := a.caller.Do(ctx, http.MethodPatch, o.path+"?fieldManager=seakeep-drill&force=true", apicall.ApplyPatch, o.body)
 		if err != nil {

@@ -1,0 +1,202 @@
+package replay
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/drill"
+	"github.com/seakeep/seakeep/lab"
+	"github.com/seakeep/seakeep/rollout/engine"
+	"github.com/seakeep/seakeep/rollout/journal"
+)
+
+// processRollout is the rollout's name among the lab's processes.
+const processRollout = "rollout"
+
+// countEvery is how often it is counted on how many nodes the change is.
+const countEvery = 500 * time.Millisecond
+
+// rollouts carries changes out as `seakeep rollout run` does, instead of applying them at once. One for a run.
+type rollouts struct {
+	executable string
+	scenario   *v1alpha1.Drill
+
+	began   time.Time
+	stateOf string
+	process *lab.Process
+
+	counting sync.WaitGroup
+	stop     context.CancelFunc
+	mu       sync.Mutex
+	exposed  map[string]bool // nodes that ever had a pod of the change
+}
+
+// RollOut implements drill.RollerOut: a DaemonSet that is to be applied is rolled out, with what stands beside it.
+func (t *labTarget) RollOut(ctx context.Context, manifests []string) (bool, error) {
+	if t.rollouts == nil {
+		return false, nil
+	}
+	return t.rollouts.begin(ctx, t.lab, manifests)
+}
+
+func (r *rollouts) begin(ctx context.Context, l *lab.Lab, manifests []string) (bool, error) {
+	var set *unstructured.Unstructured
+	var beside []map[string]any
+	for _, text := range manifests {
+		object := map[string]any{}
+		if err := yaml.UnmarshalStrict([]byte(text), &object); err != nil {
+			return true, fmt.Errorf("reading a manifest: %w", err)
+		}
+		if u := (&unstructured.Unstructured{Object: object}); u.GetKind() == "DaemonSet" {
+			set = u
+			continue
+		}
+		beside = append(beside, object)
+	}
+	if set == nil {
+		return false, nil
+	}
+	dir := filepath.Join(l.Dir(), processRollout)
+	r.stateOf = filepath.Join(dir, "state")
+	if err := os.MkdirAll(r.stateOf, 0o700); err != nil {
+		return true, err
+	}
+	url, caFile := l.Server()
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	if err := l.WriteKubeconfig(kubeconfig, lab.Admin, url, caFile); err != nil {
+		return true, err
+	}
+	host, err := hostOf(l.APIServerURL(0))
+	if err != nil {
+		return true, err
+	}
+	file := filepath.Join(dir, "rollout.yaml")
+	if err := os.WriteFile(file, r.files(set, beside, kubeconfig, host), 0o600); err != nil {
+		return true, err
+	}
+	if err := r.count(l, set); err != nil {
+		return true, err
+	}
+	r.began = time.Now()
+	r.process, err = l.Run(ctx, lab.ProcessSpec{Name: processRollout, Path: r.executable, Args: []string{
+		"rollout", "run", "-f", file, "--state-dir", r.stateOf, "--every", "500ms",
+	}})
+	return true, err
+}
+
+// files are the Rollout and the Fleet, as a user would write them. What caches and people take is divided by the factor; what
+// machines take is not.
+func (r *rollouts) files(set *unstructured.Unstructured, beside []map[string]any, kubeconfig, server string) []byte {
+	ttl := time.Duration(float64(r.scenario.DNS.TTL.Duration) / r.scenario.Parameters.Factor)
+	const interval = 2 * time.Second
+	window := metav1.Duration{Duration: 20 * time.Second} // two periods of an agent that asks every ten seconds, at the least
+	fleet := v1alpha1.Fleet{TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindFleet}, Name: "replay"}
+	fleet.Clusters = []v1alpha1.FleetCluster{{Name: "largest", Labels: map[string]string{"stage": "production"}, Kubeconfig: kubeconfig, Servers: []string{server}}}
+	template, _, _ := unstructured.NestedMap(set.Object, "spec", "template") // what is wrong with it the rollout says
+	rollout := v1alpha1.Rollout{TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindRollout}, Name: set.GetName()}
+	rollout.Change.Manifests = beside
+	rollout.Change.DaemonSet = &v1alpha1.DaemonSetChange{Install: &v1alpha1.DaemonSetInstall{}}
+	rollout.Change.DaemonSet.Namespace, rollout.Change.DaemonSet.Name = set.GetNamespace(), set.GetName()
+	rollout.Change.DaemonSet.Template = template
+	rollout.Stages = []v1alpha1.RolloutStage{{Name: "production", LabelSelector: metav1.LabelSelector{MatchLabels: map[string]string{"stage": "production"}}}}
+	rollout.Interval = &metav1.Duration{Duration: interval}
+	rollout.Analysis.DNS.Mode = v1alpha1.Disabled // the drill itself asks for names, past the caches and through them
+	rollout.ScaleGate.Window = &window
+	rollout.Bake.Factor = 1.5
+	rollout.Bake.CacheTTLs = []v1alpha1.RolloutCacheTTL{{Name: "resolvers", TTL: metav1.Duration{Duration: ttl}}}
+	text := new(bytes.Buffer)
+	for i, object := range []any{fleet, rollout} {
+		data, err := yaml.Marshal(object)
+		if err != nil {
+			panic("BUG: a rollout does not encode: " + err.Error())
+		}
+		if i > 0 {
+			text.WriteString("---\n")
+		}
+		text.Write(data)
+	}
+	return text.Bytes()
+}
+
+// count notes every node that has a pod of the change, seen past everything that stands in front of the API server.
+func (r *rollouts) count(l *lab.Lab, set *unstructured.Unstructured) error {
+	client, err := kubernetes.NewForConfig(l.RESTConfig(lab.Masters))
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop, r.exposed = stop, map[string]bool{}
+	template, _, _ := unstructured.NestedStringMap(set.Object, "spec", "template", "metadata", "labels")
+	selector, namespace := labels.Set(template).String(), set.GetNamespace()
+	r.counting.Go(func() {
+		tick := time.NewTicker(countEvery)
+		defer tick.Stop()
+		for {
+			pods, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector, ResourceVersion: "0"})
+			if err == nil {
+				r.mu.Lock()
+				for i := range pods.Items {
+					if node := pods.Items[i].Spec.NodeName; node != "" {
+						r.exposed[node] = true
+					}
+				}
+				r.mu.Unlock()
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	return nil
+}
+
+// outcome ends the counting and says what became of the change; nil when nothing was rolled out.
+func (r *rollouts) outcome(ctx context.Context, nodes int) (*drill.Rollout, error) {
+	if r == nil || r.began.IsZero() {
+		return nil, nil
+	}
+	r.stop()
+	r.counting.Wait()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	said, err := exec.CommandContext(ctx, r.executable, "rollout", "status", "--state-dir", r.stateOf, "-o", "json").Output()
+	if err != nil {
+		var failed *exec.ExitError
+		if errors.As(err, &failed) {
+			return nil, fmt.Errorf("asking how the rollout stands: %w: %s", err, strings.TrimSpace(string(failed.Stderr)))
+		}
+		return nil, fmt.Errorf("asking how the rollout stands: %w", err)
+	}
+	var view engine.View
+	if err := json.Unmarshal(said, &view); err != nil {
+		return nil, fmt.Errorf("reading how the rollout stands: %w", err)
+	}
+	o := &drill.Rollout{ExposedNodes: len(r.exposed), Nodes: nodes, Phase: string(view.Phase), Reason: view.Message}
+	for _, e := range view.Events {
+		if e.Type != journal.Warning || !strings.HasPrefix(e.Message, string(journal.RollingBack)) && !strings.HasPrefix(e.Message, string(journal.Paused)) {
+			continue
+		}
+		stopped := e.At.Sub(r.began)
+		o.Stopped, o.Reason = &stopped, e.Message
+		break
+	}
+	return o, nil
+}
