@@ -46,13 +46,14 @@ func newLabReplayCommand(env *Env) *cobra.Command {
 		Long: `Replay runs a scenario once for each --layers, each time from the same cluster, and writes one report: a table here,
 report.html, report.json and before-after.svg in the folder --out. Layers are none, gate, gate-unlimited (the gate
 with every limit off), relay (the same, sharing the reads of pods between clients), overload (the same, admitting requests
-by what the control plane can take), clamp (the same, clamping whose cost grows with its nodes) and dns (cluster DNS whose data
-outlives its restarts); a comma joins layers.
+by what the control plane can take), clamp (the same, clamping whose cost grows with its nodes), rollout (no gate, the change
+is stepped over the nodes and judged at each step) and dns (cluster DNS whose data outlives its restarts); a comma joins layers.
 
 The exit code is 3 when a hypothesis of the scenario failed or could not be judged.`,
 		Example: `  seakeep lab replay openai-2024-12-11 --layers none --layers gate
   seakeep lab replay openai-2024-12-11 --layers none --layers dns --layers gate,dns
   seakeep lab replay openai-2024-12-11 --layers none --layers relay --layers overload
+  seakeep lab replay openai-2024-12-11 --layers rollout
   seakeep lab replay openai-2024-12-11 --layers none --nodes 50 --pods 1000
   seakeep lab replay my-scenario.yaml --layers gate --out out/mine`,
 		Args:              oneScenario,

@@ -37,7 +37,7 @@ type tableRow struct {
 // HTML writes the page. It needs no network and no script.
 func (r *Report) HTML(w io.Writer) error {
 	var table []tableRow
-	for _, row := range rows {
+	for _, row := range r.rows() {
 		line := tableRow{Name: row.name}
 		for _, run := range r.Runs {
 			c := cell{Text: row.value(run)}

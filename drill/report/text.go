@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -38,6 +39,26 @@ var rows = []row{
 	{"time to recover after that", func(r Run) string { return reached(r.Recovery) }, func(r Run) drill.Verdict { return came(r.Recovery) }},
 }
 
+// rolled is the row of runs that rolled the change out in steps.
+var rolled = row{"nodes that ran the change", func(r Run) string {
+	if r.Rollout == nil {
+		return "–"
+	}
+	text := fmt.Sprintf("%d, %s", r.Rollout.ExposedNodes, r.Rollout.Phase)
+	if r.Rollout.Stopped != nil {
+		text += " after " + duration(r.Rollout.Stopped)
+	}
+	return text
+}, nil}
+
+// rows are those that say something of these runs.
+func (r *Report) rows() []row {
+	if !slices.ContainsFunc(r.Runs, func(run Run) bool { return run.Rollout != nil }) {
+		return rows
+	}
+	return slices.Concat([]row{rolled}, rows)
+}
+
 // Text writes the side-by-side table and the verdicts.
 func (r *Report) Text(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -49,7 +70,7 @@ func (r *Report) Text(w io.Writer) error {
 		fmt.Fprintln(table, strings.Join(cells, "\t"))
 	}
 	line("", func(run Run) string { return "layers: " + run.Layers })
-	for _, row := range rows {
+	for _, row := range r.rows() {
 		line(row.name, row.value)
 	}
 	if err := table.Flush(); err != nil {
@@ -62,6 +83,9 @@ func (r *Report) Text(w io.Writer) error {
 		}
 		for _, problem := range run.Problems {
 			fmt.Fprintf(w, "problem  %s: %s\n", run.Layers, problem)
+		}
+		if o := run.Rollout; o != nil {
+			fmt.Fprintf(w, "rollout  %s: %s\n", run.Layers, o.Reason)
 		}
 	}
 	_, err := fmt.Fprintf(w, "\n%s: %s\n", r.Verdict, r.Summary)
