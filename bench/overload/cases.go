@@ -176,7 +176,7 @@ func (r *rig) measureStorm(ctx context.Context, s storm) (*numbers, error) {
 	byName, order := map[string]*way{}, []string{}
 	tried := map[string][]*way{}
 	for _, w := range r.ways {
-		if w.name != gateName && !r.options.against.MatchString(w.name) {
+		if w.memory != 0 || w.name != gateName && !r.options.against.MatchString(w.name) {
 			continue
 		}
 		best := r.best[tunedBy(s.kind, w.contender)][w.contender]

@@ -63,7 +63,11 @@ func (r *rig) measureRecovery(ctx context.Context, report *result.Report, idle *
 			order = order[1:]
 		}
 		err := run.Turns(r.options.Rounds, order, func(name string) error {
-			got, err := r.recover(ctx, c, r.way(name), well)
+			w := r.way(name)
+			if name == gateName && c.dies {
+				w = r.way(littleName)
+			}
+			got, err := r.recover(ctx, c, w, well)
 			if err != nil {
 				return fmt.Errorf("%s, by %s: %w", c.name, name, err)
 			}

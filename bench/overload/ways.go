@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -21,6 +22,8 @@ const (
 	haproxyName   = "haproxy"   // maxconn tuned
 	fixedName     = "fixed"     // the gate with the best fixed limit
 	unlimitedName = "unlimited" // the gate without admission
+	// littleName is the gate of the recovery with little memory, which is told so; it stands in the gate's column.
+	littleName = "gate-little"
 )
 
 const namespace = "bench"
@@ -38,6 +41,8 @@ type way struct {
 	gate  *door.Gate // nil for who is none
 	// process stands between, nil for nothing.
 	process *lab.Process
+	// memory is what its API server has, in MiB; 0 is what the API server has in storms. Who has another takes no part in them.
+	memory int
 }
 
 // openWays makes every way. What stands between is stopped again until its turn: none shall cost another one's.
@@ -65,6 +70,9 @@ func (r *rig) openWays(ctx context.Context) error {
 	if err := r.openGate(ctx, &way{name: unlimitedName, contender: unlimitedName}, &v1alpha1.GateOverload{Mode: v1alpha1.OverloadDisabled}); err != nil {
 		return err
 	}
+	if err := r.openGate(ctx, &way{name: littleName, contender: gateName, memory: r.options.little}, &v1alpha1.GateOverload{Mode: v1alpha1.OverloadEnforce}); err != nil {
+		return err
+	}
 	return r.openGate(ctx, &way{name: gateName, contender: gateName}, &v1alpha1.GateOverload{Mode: v1alpha1.OverloadEnforce})
 }
 
@@ -75,7 +83,7 @@ func tuned(contender string, setting int) string { return contender + "-" + strc
 // it with limits: under a quota of one core Go says that there are two.
 func (r *rig) openGate(ctx context.Context, w *way, overload *v1alpha1.GateOverload) (err error) {
 	overload.CPU = resource.NewQuantity(cores, resource.DecimalSI)
-	overload.Memory = resource.NewQuantity(int64(r.options.memory)<<20, resource.BinarySI)
+	overload.Memory = resource.NewQuantity(int64(cmp.Or(w.memory, r.options.memory))<<20, resource.BinarySI)
 	metrics, err := door.Address(r.lab)
 	if err != nil {
 		return err

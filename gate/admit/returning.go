@@ -17,7 +17,7 @@ const (
 	mostReturning = 2000
 	// patience is how long each of them waits at most: an informer has no time limit of its own, and once it is turned away its
 	// own pause, up to a minute, is what a recovery takes longest for.
-	patience = 25 * time.Second
+	patience = 40 * time.Second
 	// rampLook is how often it is looked who may go on.
 	rampLook = 10 * time.Millisecond
 )

@@ -180,15 +180,26 @@ func (l *Law) held(now time.Time, e *Evidence, servers []*server) Signal {
 		}
 	}
 	slow, known := l.window.slowness()
+	most := slowWell
+	if l.idle(servers) {
+		// What waits is not work: a LIST for a cache to be as fresh as etcd, some 100 ms after a restart. More of them at once
+		// wait no longer.
+		most = slowOver
+	}
 	switch {
 	case l.window.timedOut() >= 0.01, l.window.errors() >= errorsOver:
 		return TimedOut
 	case l.window.tooMany() >= 0.01:
 		return Rejections
-	case known && slow > slowWell:
+	case known && slow > most:
 		return Latency
 	}
 	return ""
+}
+
+// idle is whether all that serve say that they have processors to spare.
+func (l *Law) idle(servers []*server) bool {
+	return !slices.ContainsFunc(servers, func(s *server) bool { return s.serving && (!s.cpuKnown || s.cpu >= riseCPU(&l.config)) })
 }
 
 // lateness is the age from which a reading is no ground for more: the one after it should have come.
