@@ -23,6 +23,7 @@ import (
 	"github.com/seakeep/seakeep/apf"
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/fleet"
+	"github.com/seakeep/seakeep/forecast/observe"
 	"github.com/seakeep/seakeep/internal/fence"
 	"github.com/seakeep/seakeep/rollout/analysis"
 	"github.com/seakeep/seakeep/rollout/bake"
@@ -40,7 +41,7 @@ import (
 type rolloutJoined struct {
 	clusters map[string]engine.Cluster
 	analyst  engine.Analyst
-	growth   engine.Growth
+	growth   *rolloutGrowth
 	opened   []*kubernetes.Clientset
 
 	mu sync.Mutex
@@ -63,7 +64,20 @@ func (j *rolloutJoined) pins(cluster string) target.Pins {
 	return j.e.Pins(cluster)
 }
 
-func (j *rolloutJoined) close() {
+// scaleGate is the growth, or nothing when the rollout has none.
+func (j *rolloutJoined) scaleGate() engine.Growth {
+	if j.growth == nil {
+		return nil
+	}
+	return j.growth
+}
+
+func (j *rolloutJoined) close(ctx context.Context, env *Env) {
+	if j.growth != nil {
+		if err := j.growth.close(ctx); err != nil {
+			env.Log().Warn("What the change was measured with could not be taken away; the next run removes it when its time is over", "error", err)
+		}
+	}
 	for _, c := range j.opened {
 		if r, ok := c.CoreV1().RESTClient().(*rest.RESTClient); ok && r.Client != nil {
 			utilnet.CloseIdleConnectionsFor(r.Client.Transport)
@@ -90,6 +104,11 @@ func joinRollout(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollo
 		host = "seakeep"
 	}
 	holder := host + "-" + uuid.NewString()[:8]
+	if r.ScaleGate.Mode != v1alpha1.Disabled {
+		if joined.growth, err = newRolloutGrowth(r.ScaleGate, r.Change, filepath.Join(o.state.dir, "forecast-"+p.Run+".jsonl")); err != nil {
+			return nil, err
+		}
+	}
 	looked := analysis.Options{Analysis: r.Analysis, Interval: r.Interval.Duration, Metrics: metrics, Log: env.Log()}
 	var errs []error
 	for _, stage := range p.Stages {
@@ -146,6 +165,13 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 	servers, err := analysis.ServersOf(c.Config, c.Servers...)
 	if err != nil {
 		return engine.Cluster{}, none, err
+	}
+	if j.growth != nil {
+		var metered []observe.Server
+		for _, s := range servers {
+			metered = append(metered, observe.Server{Name: s.Name, URL: s.URL + "/metrics", Client: s.Client})
+		}
+		j.growth.add(c.Name, client, metered)
 	}
 	made := engine.Cluster{
 		Target: t,

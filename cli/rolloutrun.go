@@ -222,7 +222,7 @@ func (o *rolloutRun) begin(ctx context.Context, env *Env, j *journal.Journal, r 
 	if err != nil {
 		return nil, err
 	}
-	probe.close()
+	probe.close(ctx, env)
 	return &journal.Run{ID: id, Rollout: r}, engine.Record(j, r, p, orders)
 }
 
@@ -236,11 +236,11 @@ func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, ru
 	if err != nil {
 		return err
 	}
-	defer joined.close()
+	defer joined.close(ctx, env)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	e, err := engine.New(engine.Options{
-		Journal: j, Run: run.ID, Clusters: joined.clusters, Analyst: joined.analyst, Growth: joined.growth, Every: o.every, Unreachable: o.unreachable,
+		Journal: j, Run: run.ID, Clusters: joined.clusters, Analyst: joined.analyst, Growth: joined.scaleGate(), Every: o.every, Unreachable: o.unreachable,
 		Told: func(event journal.Event) {
 			if o.output == "table" {
 				_ = writeRolloutEvent(env.Stdout, event) // who closes the pipe has seen enough
