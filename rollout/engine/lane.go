@@ -275,7 +275,7 @@ func (l *lane) move(ctx context.Context, a assignment, moves []plan.Move, back b
 // exposure is what runs the change, for those who look.
 func (l *lane) exposure(ctx context.Context, a assignment, d plan.Decision) (Exposure, error) {
 	e := Exposure{
-		Cluster: l.name, Stage: a.leg.Stage, Step: a.leg.Step + 1, Nodes: a.route.Nodes, Planned: d.Planned, Exposed: d.Exposed, Since: a.leg.Since,
+		Cluster: l.name, Stage: a.leg.Stage, Step: a.leg.Step + 1, Nodes: a.route.Nodes, Planned: d.Moved, Exposed: d.Exposed, Since: a.leg.Since,
 		UpdateRevision: a.cluster.Pins.Update, StableRevision: a.cluster.Pins.Stable,
 	}
 	var err error
