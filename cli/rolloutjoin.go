@@ -22,7 +22,9 @@ import (
 
 	"github.com/seakeep/seakeep/apf"
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/emergency"
 	"github.com/seakeep/seakeep/fleet"
+	"github.com/seakeep/seakeep/forecast/observe"
 	"github.com/seakeep/seakeep/internal/fence"
 	"github.com/seakeep/seakeep/rollout/analysis"
 	"github.com/seakeep/seakeep/rollout/bake"
@@ -40,7 +42,7 @@ import (
 type rolloutJoined struct {
 	clusters map[string]engine.Cluster
 	analyst  engine.Analyst
-	growth   engine.Growth
+	growth   *rolloutGrowth
 	opened   []*kubernetes.Clientset
 
 	mu sync.Mutex
@@ -63,7 +65,20 @@ func (j *rolloutJoined) pins(cluster string) target.Pins {
 	return j.e.Pins(cluster)
 }
 
-func (j *rolloutJoined) close() {
+// scaleGate is the growth, or nothing when the rollout has none.
+func (j *rolloutJoined) scaleGate() engine.Growth {
+	if j.growth == nil {
+		return nil
+	}
+	return j.growth
+}
+
+func (j *rolloutJoined) close(ctx context.Context, env *Env) {
+	if j.growth != nil {
+		if err := j.growth.close(ctx); err != nil {
+			env.Log().Warn("What the change was measured with could not be taken away; the next run removes it when its time is over", "error", err)
+		}
+	}
 	for _, c := range j.opened {
 		if r, ok := c.CoreV1().RESTClient().(*rest.RESTClient); ok && r.Client != nil {
 			utilnet.CloseIdleConnectionsFor(r.Client.Transport)
@@ -90,6 +105,11 @@ func joinRollout(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollo
 		host = "seakeep"
 	}
 	holder := host + "-" + uuid.NewString()[:8]
+	if r.ScaleGate.Mode != v1alpha1.Disabled {
+		if joined.growth, err = newRolloutGrowth(r.ScaleGate, r.Change, filepath.Join(o.state.dir, "forecast-"+p.Run+".jsonl")); err != nil {
+			return nil, err
+		}
+	}
 	looked := analysis.Options{Analysis: r.Analysis, Interval: r.Interval.Duration, Metrics: metrics, Log: env.Log()}
 	var errs []error
 	for _, stage := range p.Stages {
@@ -147,6 +167,13 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 	if err != nil {
 		return engine.Cluster{}, none, err
 	}
+	if j.growth != nil {
+		var metered []observe.Server
+		for _, s := range servers {
+			metered = append(metered, observe.Server{Name: s.Name, URL: s.URL + "/metrics", Client: s.Client})
+		}
+		j.growth.add(c.Name, client, metered)
+	}
 	made := engine.Cluster{
 		Target: t,
 		Fence: &fence.Fence{
@@ -156,6 +183,11 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 			jail.APF{Jailer: jailer{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
 			jail.RBAC{Client: client},
 		},
+	}
+	if gates, err := gatesOf(c); err != nil {
+		return engine.Cluster{}, none, err
+	} else if len(gates) > 0 {
+		made.Rungs = append([]jail.Rung{jail.Gate{Gates: gates}}, made.Rungs...)
 	}
 	measured := analysis.Cluster{Name: c.Name, Config: c.Config, Servers: servers}
 	pods := func(of podsOf) *rolloutPods {
@@ -168,6 +200,23 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 		measured.Workload = pods(&deployment.Target{Cluster: c.Name, Client: client, Change: *r.Change.Deployment, Run: run})
 	}
 	return made, measured, nil
+}
+
+// gatesOf are the cluster's gates, as the fleet knows them.
+func gatesOf(c fleet.Cluster) (gateRules, error) {
+	var gates gateRules
+	for i, g := range c.Gates {
+		if g.Socket != "" {
+			gates = append(gates, emergency.OnSocket(g.Socket))
+			continue
+		}
+		gate, err := emergency.OnAddress(g.Address, emergency.Credentials{CertFile: g.CertFile, KeyFile: g.KeyFile, CAFile: g.CAFile, ServerName: g.ServerName})
+		if err != nil {
+			return nil, fmt.Errorf("gates[%d]: preparing to call %s: %w", i, g.Address, err)
+		}
+		gates = append(gates, gate)
+	}
+	return gates, nil
 }
 
 // rolloutTarget is what changes on a cluster.

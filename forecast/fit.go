@@ -414,7 +414,7 @@ func (c *cluster) size(objects bool) float64 {
 	return float64(c.nodes)
 }
 
-// sizesTell is true when there are three sizes of clusters and the largest is four times the smallest.
+// sizesTell is true when there are enough sizes of clusters and the largest is four times the smallest.
 func (m *Model) sizesTell() bool {
 	var sizes []float64
 	for _, c := range m.clusters {
@@ -427,5 +427,5 @@ func (m *Model) sizesTell() bool {
 			different++
 		}
 	}
-	return different >= 3 && sizes[len(sizes)-1] >= 4*sizes[0]
+	return different >= m.options.MinSizes && sizes[len(sizes)-1] >= 4*sizes[0]
 }

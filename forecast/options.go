@@ -20,6 +20,8 @@ type Options struct {
 	// standard deviation PriorSpread is 0.6 by default: 95 % of it covers 0, an agent that asks for its own node's objects,
 	// to 2.
 	PriorExponent, PriorSpread float64
+	// MinSizes is how many sizes of clusters it takes for β to be read from them, the largest four times the smallest; default 3.
+	MinSizes int
 	// ModelError is the relative standard deviation of what a straight line leaves out (nodes that differ, caches, the hour of
 	// the day), default 0.05: no interval gets narrower than ±10 %, however many samples there are. Live runs say whether it is
 	// enough: make bench-forecast.
@@ -47,6 +49,12 @@ func (o Options) withDefaults() (Options, error) {
 		if !(*d.v > 0 && *d.v <= d.highest) {
 			return o, fmt.Errorf("%s must be > 0 and ≤ %g, got %g", d.name, d.highest, *d.v)
 		}
+	}
+	if o.MinSizes == 0 {
+		o.MinSizes = 3
+	}
+	if o.MinSizes < 2 {
+		return o, fmt.Errorf("sizes must be ≥ 2, got %d", o.MinSizes)
 	}
 	if o.Window == 0 {
 		o.Window = time.Minute

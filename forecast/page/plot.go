@@ -61,12 +61,14 @@ func (p Page) plot(c Cluster, kind forecast.Kind, limit float64) string {
 		canvas.y1 = 1
 	}
 	var mean, upper, lower []string
+	before := 0
 	for i := range points + 1 {
 		n := math.Expm1(math.Log1p(full) * float64(i) / points)
 		one := at
-		if one.Exposed = int(math.Round(n)); one.Exposed == 0 {
+		if one.Exposed = int(math.Round(n)); one.Exposed == before {
 			continue
 		}
+		before = one.Exposed
 		got := p.Model.Predict(one).Kinds[kind]
 		x := canvas.x(float64(one.Exposed))
 		mean = append(mean, fmt.Sprintf("%.1f,%.1f", x, canvas.y(got.Mean)))

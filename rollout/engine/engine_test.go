@@ -34,6 +34,8 @@ type judge struct {
 	sync.Mutex
 	says  func(e Exposure) verdict.Finding
 	grows func(cluster string, nodes int) verdict.Finding
+	// takes is how long a measurement takes.
+	takes time.Duration
 	// saw is the most nodes seen exposed, by cluster; observed what Growth was told.
 	saw      map[string]int
 	observed []string
@@ -60,7 +62,15 @@ func (j *judge) Look(_ context.Context, e Exposure) (verdict.Look, error) {
 	return verdict.Of(time.Now(), f), nil
 }
 
-func (j *judge) Observe(_ context.Context, e Exposure) error {
+func (j *judge) Observe(ctx context.Context, e Exposure) error {
+	j.Lock()
+	takes := j.takes
+	j.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(takes):
+	}
 	j.Lock()
 	defer j.Unlock()
 	j.observed = append(j.observed, fmt.Sprintf("%s %s %d", e.Stage, e.Cluster, len(e.Exposed)))

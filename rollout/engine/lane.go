@@ -33,6 +33,8 @@ type lane struct {
 	answersFor journal.Leg
 	asked      time.Time
 	unanswered int
+	// observing is the measurement of what is held now; nil when none is under way.
+	observing *observation
 }
 
 // run takes the lease and works, until the context ends. While another process has the lease, or nobody knows, nothing is done.
@@ -94,6 +96,7 @@ func (l *lane) forget() {
 func (l *lane) work(ctx context.Context) {
 	tick := time.NewTicker(l.e.o.Every)
 	defer tick.Stop()
+	defer l.unobserve()
 	for {
 		l.tick(ctx)
 		select {
@@ -272,7 +275,7 @@ func (l *lane) move(ctx context.Context, a assignment, moves []plan.Move, back b
 // exposure is what runs the change, for those who look.
 func (l *lane) exposure(ctx context.Context, a assignment, d plan.Decision) (Exposure, error) {
 	e := Exposure{
-		Cluster: l.name, Stage: a.leg.Stage, Step: a.leg.Step + 1, Nodes: a.route.Nodes, Planned: d.Planned, Exposed: d.Exposed, Since: a.leg.Since,
+		Cluster: l.name, Stage: a.leg.Stage, Step: a.leg.Step + 1, Nodes: a.route.Nodes, Planned: d.Moved, Exposed: d.Exposed, Since: a.leg.Since,
 		UpdateRevision: a.cluster.Pins.Update, StableRevision: a.cluster.Pins.Stable,
 	}
 	var err error

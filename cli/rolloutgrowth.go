@@ -1,0 +1,303 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/forecast"
+	"github.com/seakeep/seakeep/forecast/observe"
+	"github.com/seakeep/seakeep/rollout/engine"
+	"github.com/seakeep/seakeep/rollout/verdict"
+	"github.com/seakeep/seakeep/signals"
+)
+
+const (
+	// growthCheck begins the findings' names.
+	growthCheck = "scaleGate"
+	// growthWindows are the samples of one exposure, growthBefore those without the change.
+	growthWindows, growthBefore = 6, 2
+	// growthStays is how long the flow schemas may stay when this process dies: the next run on the cluster removes them then.
+	growthStays = 12 * time.Hour
+)
+
+// rolloutGrowth is the rollout's scale gate by a forecast: each exposure is measured by a flow schema of the change's own, which
+// caps it at the same time, and what the steps so far cost says what the next and the full one would. What was measured is kept
+// in a file, so that a run that was killed goes on with it.
+type rolloutGrowth struct {
+	gate    v1alpha1.RolloutScaleGate
+	change  v1alpha1.RolloutChange
+	file    string
+	counted signals.Resource
+	now     func() time.Time
+
+	mu       sync.Mutex
+	samples  []forecast.Sample
+	clusters map[string]*growthCluster
+}
+
+// growthCluster is what is measured on one cluster. Its mutex is held while it is measured: a lane asks for one thing at a time.
+type growthCluster struct {
+	name    string
+	client  kubernetes.Interface
+	servers []observe.Server
+
+	mu     sync.Mutex
+	schema *observe.Schema
+	nodes  int
+	survey observe.Survey
+}
+
+var _ engine.Growth = (*rolloutGrowth)(nil)
+
+// newRolloutGrowth reads what an earlier process of the run has measured.
+func newRolloutGrowth(gate v1alpha1.RolloutScaleGate, change v1alpha1.RolloutChange, file string) (*rolloutGrowth, error) {
+	g := &rolloutGrowth{gate: gate, change: change, file: file, counted: signals.Resource{Resource: "pods"}, now: time.Now, clusters: map[string]*growthCluster{}}
+	f, err := os.Open(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return g, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what the steps so far cost: %w", err)
+	}
+	defer f.Close()
+	if g.samples, err = observe.ReadSamples(f); err != nil {
+		return nil, fmt.Errorf("reading what the steps so far cost, %s: %w", file, err)
+	}
+	return g, nil
+}
+
+func (g *rolloutGrowth) add(name string, client kubernetes.Interface, servers []observe.Server) {
+	g.clusters[name] = &growthCluster{name: name, client: client, servers: servers}
+}
+
+// close takes the flow schemas away.
+func (g *rolloutGrowth) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	defer cancel()
+	var errs []error
+	for _, c := range g.clusters {
+		if c.schema != nil {
+			errs = append(errs, c.schema.Remove(ctx, c.client))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// account is the change's service account, before anything of it runs: what its template says, else what the workload has. ""
+// when neither is there.
+func (g *rolloutGrowth) account(ctx context.Context, c *growthCluster) (string, error) {
+	d := g.change.DaemonSet
+	if d == nil {
+		return "", nil
+	}
+	for _, template := range []map[string]any{d.Template, d.Patch} {
+		if spec, ok := template["spec"].(map[string]any); ok {
+			if name, ok := spec["serviceAccountName"].(string); ok && name != "" {
+				return d.Namespace + "/" + name, nil
+			}
+		}
+	}
+	account, err := observe.Workload{Namespace: d.Namespace, Name: d.Name}.ServiceAccount(ctx, c.client)
+	if apierrors.IsNotFound(err) {
+		return d.Namespace + "/default", nil
+	}
+	return account, err
+}
+
+// begin makes the flow schema and looks at what there is without the change.
+func (g *rolloutGrowth) begin(ctx context.Context, c *growthCluster, account string) error {
+	if c.schema != nil || account == "" {
+		return nil
+	}
+	if _, err := observe.Sweep(ctx, c.client, g.now()); err != nil {
+		return err
+	}
+	schema := observe.Schema{ServiceAccount: account, Shares: observe.DefaultShares, For: growthStays}
+	if err := schema.Install(ctx, c.client, false); err != nil {
+		return err
+	}
+	c.schema = &schema
+	if err := awaitFlow(ctx, g.meter(c)); err != nil {
+		return err
+	}
+	looked, err := observe.Look(ctx, c.servers, min(5*time.Second, g.window()))
+	if err != nil {
+		return err
+	}
+	c.survey = looked
+	return nil
+}
+
+func (g *rolloutGrowth) meter(c *growthCluster) *observe.Flow {
+	return &observe.Flow{Servers: c.servers, Schema: c.schema.Name(), Level: c.schema.Name()}
+}
+
+// window is the length of one sample.
+func (g *rolloutGrowth) window() time.Duration {
+	return max(observe.MinWindow, g.gate.Window.Duration/growthWindows)
+}
+
+// knownExposure is a place that the engine told of.
+type knownExposure struct{ at observe.Exposure }
+
+// Exposure implements observe.Place.
+func (k knownExposure) Exposure(context.Context) (observe.Exposure, error) { return k.at, nil }
+
+// measure takes samples of one exposure.
+func (g *rolloutGrowth) measure(ctx context.Context, c *growthCluster, nodes, exposed, windows int) error {
+	place := knownExposure{observe.Exposure{Cluster: c.name, Nodes: nodes, Exposed: exposed, Objects: c.survey.Objects[g.counted]}}
+	var last error
+	took := 0
+	hold := observe.Hold{Window: g.window(), Windows: windows, Skip: func(why string) { last = errors.New(why) }}
+	err := observe.Samples(ctx, g.meter(c), place, hold, func(s forecast.Sample) {
+		took++
+		if err := g.keep(s); err != nil {
+			last = err
+		}
+	})
+	if err == nil && took == 0 {
+		err = last
+	}
+	return err
+}
+
+// keep adds a sample to those in memory and to the file.
+func (g *rolloutGrowth) keep(s forecast.Sample) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.samples = append(g.samples, s)
+	if err := os.MkdirAll(filepath.Dir(g.file), 0o700); err != nil {
+		return fmt.Errorf("keeping what a step cost: %w", err)
+	}
+	f, err := os.OpenFile(g.file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("keeping what a step cost: %w", err)
+	}
+	return errors.Join(observe.WriteSample(f, s), f.Close())
+}
+
+func (g *rolloutGrowth) has(cluster string, exposed int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, s := range g.samples {
+		if s.Cluster == cluster && s.Exposed == exposed {
+			return true
+		}
+	}
+	return false
+}
+
+// Observe implements engine.Growth: it measures the exposure for as long as the scale gate's window.
+func (g *rolloutGrowth) Observe(ctx context.Context, e engine.Exposure) error {
+	c := g.clusters[e.Cluster]
+	if c == nil {
+		return fmt.Errorf("cluster %s is not measured", e.Cluster)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes = e.Nodes
+	if err := g.begin(ctx, c, e.Component.ServiceAccount); err != nil {
+		return err
+	}
+	return g.measure(ctx, c, max(e.Nodes, len(e.Exposed)), len(e.Exposed), growthWindows)
+}
+
+// May implements engine.Growth. The first time it is asked of a cluster, it looks at what there is without the change.
+func (g *rolloutGrowth) May(ctx context.Context, cluster string, nodes int) (verdict.Finding, error) {
+	c := g.clusters[cluster]
+	if c == nil {
+		return verdict.Finding{}, fmt.Errorf("cluster %s is not measured", cluster)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.schema == nil {
+		account, err := g.account(ctx, c)
+		if err == nil {
+			err = g.begin(ctx, c, account)
+		}
+		if err == nil && account != "" && !g.has(cluster, 0) && !g.any(cluster) {
+			err = g.measure(ctx, c, max(nodes, c.survey.Nodes), 0, growthBefore)
+		}
+		if err != nil {
+			return verdict.Finding{}, fmt.Errorf("measuring %s before the change: %w", cluster, err)
+		}
+	}
+	return g.judge(c, nodes)
+}
+
+// any is true when something was measured on the cluster.
+func (g *rolloutGrowth) any(cluster string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, s := range g.samples {
+		if s.Cluster == cluster {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *rolloutGrowth) judge(c *growthCluster, nodes int) (verdict.Finding, error) {
+	g.mu.Lock()
+	samples := append([]forecast.Sample(nil), g.samples...)
+	g.mu.Unlock()
+	options := forecast.Options{Window: g.window(), MinHold: g.gate.Window.Duration, MinSizes: g.gate.MinClusterSizes}
+	if g.gate.PriorExponent != nil {
+		// Options have no word for none; this is none to the last digit.
+		options.PriorExponent = max(*g.gate.PriorExponent, 1e-9)
+	}
+	model, err := forecast.Fit(samples, options)
+	if err != nil {
+		return verdict.Finding{}, err
+	}
+	total := max(nodes, c.nodes, c.survey.Nodes)
+	p := model.Predict(forecast.At{Cluster: c.name, Nodes: total, Exposed: nodes, Objects: c.survey.Objects[g.counted]})
+	own := 0.0
+	if background, ok := model.Background(c.name, forecast.CPU); ok {
+		own = max(0, c.survey.CPU-background)
+	}
+	j := forecast.Judge(p, forecast.Capacity{Kinds: g.rooms(c.survey.Room(own)), MaxUtilization: g.gate.MaxUtilization})
+	finding := verdict.Finding{
+		Check: growthCheck, Verdict: verdict.Verdict(j.Outcome), Reason: fmt.Sprintf("on %d of %d nodes: %s", nodes, total, j.Reason),
+		Attributed: p.Earned != "", Fresh: true, At: g.now(),
+	}
+	for _, s := range samples {
+		if s.Cluster == c.name {
+			finding.At = s.To
+		}
+	}
+	for _, s := range j.Shares {
+		finding.Figures = append(finding.Figures, verdict.Figure{Name: string(s.Kind) + ", upper bound", Value: s.Upper, Bound: j.Bound, Unit: "ratio"})
+		// What a flow schema of its own counted is the change's and nobody else's.
+		finding.Attributed = finding.Attributed || s.Outcome == forecast.Fail && s.Kind != forecast.CPU && s.Kind != forecast.Memory
+	}
+	// Processors are counted for everybody: they are the change's when they rise with its nodes, which is what was fitted.
+	finding.Attributed = finding.Attributed || j.Outcome == forecast.Fail && !p.Untested
+	return finding, nil
+}
+
+// rooms are the capacities that gate: declared ones before measured ones, of the metrics the rollout names.
+func (g *rolloutGrowth) rooms(measured map[forecast.Kind]forecast.Room) map[forecast.Kind]forecast.Room {
+	rooms := map[forecast.Kind]forecast.Room{}
+	for _, metric := range g.gate.Metrics {
+		kind := forecast.Kind(strings.ToLower(string(metric)))
+		room, ok := measured[kind]
+		if declared := g.gate.Capacity[string(metric)]; declared > 0 {
+			room.Capacity, room.Advisory, ok = declared, false, true
+		}
+		if ok {
+			rooms[kind] = room
+		}
+	}
+	return rooms
+}
