@@ -89,7 +89,7 @@ func TestDirectionOfTests(t *testing.T) {
 		}
 		for _, path := range p.tests() {
 			to, ours := strings.CutPrefix(path, module)
-			if !ours || to == p.room() || within(to, "lab") {
+			if !ours || to == p.room() || within(to, "lab") || within(to, "internal/testkit") {
 				continue
 			}
 			if why, ok := direction(p.room(), to); !ok {
