@@ -80,7 +80,7 @@ func (r *rig) Close() {}
 // Setup implements run.Rig.
 func (r *rig) Setup(context.Context) []string {
 	return []string{
-		"Live: a lab of 12 nodes and 120 pods, its API server bound to one CPU, with two real CoreDNS, 40 writes and 60 reads a second of others; and one of 3 nodes without the change. A DaemonSet under OnDelete is put on 1–3 nodes; it is judged every 500 ms with 3 looks in a row, and passes when it was well for 9 s.",
+		"Live: a lab of 12 nodes and 500 pods, its API server bound to one CPU, with two real CoreDNS, 40 writes and 60 reads a second of others; and one of 3 nodes without the change. A DaemonSet under OnDelete is put on 1–3 nodes; it is judged every 500 ms with 3 looks in a row, and passes when it was well for 9 s.",
 		"What a kubelet would report of a crash or of a node without memory is reported in its place: the nodes are simulated. Requests, watches, the webhook, DNS servers that end, and everything that judges are real.",
 		fmt.Sprintf("Drawn: %d courses from the traces of such runs: another time before the change, 4 %% of looks missing, latencies up to a half different and drifting on both clusters, single wild values, lost DNS answers, mishaps of bystanders.", r.options.drawn),
 		"readiness only: all pods of the change are ready 4 s after, and stay so. fixed thresholds: an AnalysisTemplate with Kubernetes' latency objectives, 1 % refused, 85 % processor, 99 % DNS and readiness, failureLimit 2. Both judge the same records.",

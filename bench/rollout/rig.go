@@ -144,9 +144,9 @@ func newLabRig(ctx context.Context, dir string, seed uint64, say run.Say) (_ *la
 			r.close()
 		}
 	}()
-	say("starting the cluster for the change, 12 nodes and 120 pods")
+	say("starting the cluster for the change, 12 nodes and 500 pods")
 	// Without a bound one LIST loop has the machine, and every process on it, and not the API server, is slow.
-	if r.big, err = newWorld(ctx, filepath.Join(dir, "big"), lab.Options{Nodes: 12, Pods: 120, Seed: int64(seed), Bounds: map[string]lab.Bounds{lab.KindAPIServer: {CPU: 0.9}}}, 40, 60); err != nil {
+	if r.big, err = newWorld(ctx, filepath.Join(dir, "big"), lab.Options{Nodes: 12, Pods: 500, Seed: int64(seed), Bounds: map[string]lab.Bounds{lab.KindAPIServer: {CPU: 0.9}}}, 40, 60); err != nil {
 		return nil, fmt.Errorf("starting the cluster for the change: %w", err)
 	}
 	say("starting the one without it, 3 nodes and 10 pods")
