@@ -53,7 +53,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 		flags.IntVar(&o.live, "live", 8, "components measured live")
 		flags.IntVar(&o.drawn, "drawn", 32, "forecasts drawn from traces")
 		flags.Uint64Var(&o.seed, "seed", 1, "draws the components")
-		flags.DurationVar(&o.window, "window", 20*time.Second, "length of a sample")
+		flags.DurationVar(&o.window, "window", 15*time.Second, "length of a sample")
 		flags.IntVar(&o.few, "few", 6, "samples of one and of three nodes")
 		flags.StringVar(&o.traces, "traces", "bench/forecast/testdata", "`folder` of the traces")
 		flags.BoolVar(&o.record, "record", false, "write the traces anew, from this run")
@@ -92,6 +92,7 @@ func (r *rig) Setup(context.Context) []string {
 		fmt.Sprintf("All components are on none, one and three nodes at a time, %d samples of %s each, measured by flow schemas of their own. Then one after the other on all nodes, two samples: the truth is their mean.", o.few, o.window),
 		"Staging: the same components on all nodes of the staging cluster, of which the forecast knows none, one, and all; with them only three nodes of the large cluster.",
 		"Rehearsal: the agents as a program of their own, a process for each node with its node's identity, on none, one, three and nine nodes of the staging lab, which has as many of the objects that they read; nothing of the large cluster itself is known.",
+		"Cost is requests, and service: the seats that requests would hold if none waited, each at the lower quartile of its like on that step, by the API server's audit log. Seats are what priority and fairness counts, as long as requests take: on a machine that others use too they are demand and waiting, and stand beside without a target.",
 		fmt.Sprintf("Traces: requests with their nodes and times, as the audit log of such a run has them. %d forecasts are drawn from them: which node was the one, when the samples were taken, and which moment is the truth.", o.drawn),
 		run.LoadAverage(),
 	}
