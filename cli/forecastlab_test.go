@@ -107,21 +107,25 @@ func TestForecastOnALab(t *testing.T) {
 		t.Errorf("%+v", gone)
 	}
 
-	// The API server counts its objects a minute after its start.
-	var shaped string
-	testkit.Within(t, "a shape", 90*time.Second, func() bool {
-		code, stdout, _ := command(t, "", "forecast", "shape", "--kubeconfig", kubeconfig, "--for", "1s")
-		shaped = stdout
-		return code == ExitOK
-	})
+	// The API server counts each kind of object once a minute.
 	file := filepath.Join(dir, "shape.yaml")
-	if err := os.WriteFile(file, []byte(shaped), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	shape, _, err := config.LoadKind[*v1alpha1.ClusterShape](file, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var shaped string
+	shape := &v1alpha1.ClusterShape{}
+	testkit.Within(t, "a shape", 2*time.Minute, func() bool {
+		code, stdout, _ := command(t, "", "forecast", "shape", "--kubeconfig", kubeconfig, "--for", "1s")
+		if code != ExitOK {
+			return false
+		}
+		shaped = stdout
+		if err := os.WriteFile(file, []byte(shaped), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if shape, _, err = config.LoadKind[*v1alpha1.ClusterShape](file, nil); err != nil {
+			t.Fatal(err)
+		}
+		return shape.Count("", "pods") >= 30
+	})
 	if shape.Count("", "nodes") != 3 || shape.Count("", "pods") < 30 || bytes.Contains([]byte(shaped), []byte("agent")) {
 		t.Errorf("the shape:\n%s", shaped)
 	}
