@@ -18,6 +18,7 @@ const (
 	fromSteps     = "steps 0, 1, 3"
 	fromStaging   = "staging and 3"
 	fromRehearsal = "rehearsal"
+	fromRecorded  = "recorded: steps 0, 1, 3"
 	fromTraces    = "traces"
 )
 
@@ -46,6 +47,12 @@ func (r *rig) measure(ctx context.Context) ([]outcome, error) {
 		traces, err := readTraces(r.options.traces)
 		if err != nil {
 			return nil, err
+		}
+		if len(outcomes) == 0 {
+			// The runs that the traces are of, as a live run forecasts them.
+			if outcomes, err = recorded(traces); err != nil {
+				return nil, err
+			}
 		}
 		drawn, err := draw(traces, r.options.drawn, r.options.seed)
 		if err != nil {
@@ -243,6 +250,33 @@ func held(how string, v variation, samples []forecast.Sample, truth map[forecast
 	return outcomes, nil
 }
 
+// recorded forecasts each trace's run from all of its steps, as it was when it was live.
+func recorded(traces []*trace) ([]outcome, error) {
+	var outcomes []outcome
+	for _, t := range traces {
+		var samples []forecast.Sample
+		truth := map[forecast.Kind]float64{}
+		var length time.Duration
+		for _, p := range t.Phases {
+			switch {
+			case p.Exposed == t.Nodes:
+				length = p.To - p.From
+				truth = mean(t.cut(p, p.From, length, 1, nil))
+			case p.Exposed == 0:
+				samples = append(samples, t.cut(p, p.From, p.To-p.From, 1, nil)...)
+			default:
+				samples = append(samples, t.cut(p, p.From, (p.To-p.From)/6, 6, nil)...)
+			}
+		}
+		made, err := held(fromRecorded, t.Variation, samples, truth, forecast.At{Cluster: large, Nodes: t.Nodes, Objects: t.Variation.Objects}, length)
+		if err != nil {
+			return nil, err
+		}
+		outcomes = append(outcomes, made...)
+	}
+	return outcomes, nil
+}
+
 // draw makes forecasts from traces: of each, which node was the one, which part of each step is known, and which moment of all
 // nodes is the truth, are drawn.
 func draw(traces []*trace, n int, seed uint64) ([]outcome, error) {
@@ -336,7 +370,7 @@ func (t *trace) cut(p phase, from, window time.Duration, windows int, only []str
 func (r *rig) cases(report *result.Report, outcomes []outcome) error {
 	var outside []string
 	all := map[string][2]int{}
-	for _, how := range []string{fromSteps, fromStaging, fromRehearsal, fromTraces} {
+	for _, how := range []string{fromSteps, fromStaging, fromRehearsal, fromRecorded, fromTraces} {
 		for _, k := range kinds {
 			kind := k.kind
 			errs := result.Runs{}
