@@ -83,7 +83,7 @@ race: control-plane build $(TOOLS)/tally ## Run all tests under the race detecto
 	@CGO_ENABLED=1 $(GO) test -race -count=1 -p $(P) -timeout $(RACE_TIMEOUT) -json $(PKG) 2>&1 | $(TOOLS)/tally
 
 # Each part of this list has a target bench-<part> and a program bench/<part>.
-BENCHES := gate dns relay failover overload forecast
+BENCHES := gate dns relay failover overload forecast rollout
 BENCH_ARGS ?=
 
 .PHONY: bench
@@ -119,6 +119,11 @@ bench-overload: control-plane build ## Measure storms, a recovery and prediction
 bench-forecast: control-plane build ## Measure how near forecasts from a few nodes come to all of them, live and on traces; report in out/bench/forecast.json
 	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/forecast ./bench/forecast
 	$(BIN)/bench/forecast -seakeep $(BIN)/seakeep -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
+
+.PHONY: bench-rollout
+bench-rollout: control-plane build ## Measure how bad changes are told from good ones, and a saturated API server's rollback; report in out/bench/rollout.json
+	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/rollout ./bench/rollout
+	$(BIN)/bench/rollout -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
 
 .PHONY: bench-record
 bench-record: ## Record the reports of out/bench and write docs/benchmarks.md from them

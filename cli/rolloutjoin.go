@@ -22,6 +22,7 @@ import (
 
 	"github.com/seakeep/seakeep/apf"
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/emergency"
 	"github.com/seakeep/seakeep/fleet"
 	"github.com/seakeep/seakeep/forecast/observe"
 	"github.com/seakeep/seakeep/internal/fence"
@@ -183,6 +184,11 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 			jail.RBAC{Client: client},
 		},
 	}
+	if gates, err := gatesOf(c); err != nil {
+		return engine.Cluster{}, none, err
+	} else if len(gates) > 0 {
+		made.Rungs = append([]jail.Rung{jail.Gate{Gates: gates}}, made.Rungs...)
+	}
 	measured := analysis.Cluster{Name: c.Name, Config: c.Config, Servers: servers}
 	pods := func(of podsOf) *rolloutPods {
 		return &rolloutPods{pins: func() target.Pins { return j.pins(c.Name) }, of: of}
@@ -194,6 +200,23 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 		measured.Workload = pods(&deployment.Target{Cluster: c.Name, Client: client, Change: *r.Change.Deployment, Run: run})
 	}
 	return made, measured, nil
+}
+
+// gatesOf are the cluster's gates, as the fleet knows them.
+func gatesOf(c fleet.Cluster) (gateRules, error) {
+	var gates gateRules
+	for i, g := range c.Gates {
+		if g.Socket != "" {
+			gates = append(gates, emergency.OnSocket(g.Socket))
+			continue
+		}
+		gate, err := emergency.OnAddress(g.Address, emergency.Credentials{CertFile: g.CertFile, KeyFile: g.KeyFile, CAFile: g.CAFile, ServerName: g.ServerName})
+		if err != nil {
+			return nil, fmt.Errorf("gates[%d]: preparing to call %s: %w", i, g.Address, err)
+		}
+		gates = append(gates, gate)
+	}
+	return gates, nil
 }
 
 // rolloutTarget is what changes on a cluster.

@@ -39,8 +39,35 @@ type FleetCluster struct {
 	// Servers are the API servers, host:port each, whose metrics are read one by one; default: the kubeconfig's server, which
 	// may stand for several and then shows one of them by chance.
 	Servers []string `json:"servers,omitempty"`
+	// Gates are the cluster's gates, all of them, at which a change can be held back.
+	Gates []FleetGate `json:"gates,omitempty"`
 	// BreakGlass is the kubeconfig of another way in, used when the first does not answer while a change is taken back.
 	BreakGlass string `json:"breakGlass,omitempty"`
+}
+
+// FleetGate is how a gate's admin endpoint is reached: by a socket on this machine, or by an address with mutual TLS.
+type FleetGate struct {
+	Socket string `json:"socket,omitempty"`
+	// Address is host:port. ServerName is the name in its certificate, if it is not the host.
+	Address    string `json:"address,omitempty"`
+	ServerName string `json:"serverName,omitempty"`
+	// CertFile and KeyFile are our own, CAFile is the authority of the gate's.
+	CertFile string `json:"certFile,omitempty"`
+	KeyFile  string `json:"keyFile,omitempty"`
+	CAFile   string `json:"caFile,omitempty"`
+}
+
+func (g *FleetGate) validate(path *field.Path) field.ErrorList {
+	if g.Socket != "" {
+		if g.Address+g.CertFile+g.KeyFile+g.CAFile+g.ServerName != "" {
+			return field.ErrorList{field.Invalid(path.Child("socket"), g.Socket, "goes without address and certificates")}
+		}
+		return nil
+	}
+	errs := required(g.Address, path.Child("address"), "socket, or host:port")
+	errs = append(errs, required(g.CertFile, path.Child("certFile"), "our certificate")...)
+	errs = append(errs, required(g.KeyFile, path.Child("keyFile"), "its key")...)
+	return append(errs, required(g.CAFile, path.Child("caFile"), "the authority of the gate's certificate")...)
 }
 
 // FleetHub is how the cluster is reached that knows the others.
@@ -102,6 +129,9 @@ func (f *Fleet) Validate() field.ErrorList {
 			}
 		}
 		errs = append(errs, required(c.Kubeconfig, p.Child("kubeconfig"), "the file that says how it is reached")...)
+		for j := range c.Gates {
+			errs = append(errs, c.Gates[j].validate(p.Child("gates").Index(j))...)
+		}
 		for j, server := range c.Servers {
 			if host, port, err := net.SplitHostPort(server); err != nil || host == "" || port == "" {
 				errs = append(errs, field.Invalid(p.Child("servers").Index(j), server, "must be host:port"))
@@ -132,6 +162,13 @@ func (f *Fleet) Files() []FileRef {
 	for i, c := range f.Clusters {
 		p := field.NewPath("clusters").Index(i)
 		files = append(files, FileRef{Field: p.Child("kubeconfig"), Path: c.Kubeconfig, Use: FileOther})
+		for j, g := range c.Gates {
+			if g.Socket == "" {
+				at := p.Child("gates").Index(j)
+				files = append(files, keyPair(at, "certFile", g.CertFile, "keyFile", g.KeyFile, true)...)
+				files = append(files, FileRef{Field: at.Child("caFile"), Path: g.CAFile, Use: FileCA})
+			}
+		}
 		if c.BreakGlass != "" {
 			files = append(files, FileRef{Field: p.Child("breakGlass"), Path: c.BreakGlass, Use: FileOther})
 		}

@@ -32,7 +32,7 @@ func spec() v1alpha1.RolloutAnalysis {
 	duration := func(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
 	a := v1alpha1.RolloutAnalysis{
 		MaxDataAge: duration(5 * time.Second),
-		Slow:       v1alpha1.RolloutSlowAnalysis{Window: duration(10 * time.Second), Interval: duration(time.Second), Watch: duration(30 * time.Second)},
+		Slow:       v1alpha1.RolloutSlowAnalysis{Window: duration(10 * time.Second), Interval: duration(time.Second), Watch: duration(time.Minute)},
 		Workload:   v1alpha1.RolloutWorkload{ReadyWithin: duration(4 * time.Second)},
 	}
 	a.SetDefaults(interval)

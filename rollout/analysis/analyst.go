@@ -57,8 +57,8 @@ type Options struct {
 	Record func(Record)
 	// Replay, if set, is asked instead of the clusters: for judging records again.
 	Replay func(cluster string) (Record, bool)
-	Now      func() time.Time // default time.Now
-	Log      *slog.Logger
+	Now    func() time.Time // default time.Now
+	Log    *slog.Logger
 }
 
 // Analyst implements engine.Analyst. Its methods may be called from several goroutines; two looks at one cluster wait for each

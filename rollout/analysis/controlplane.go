@@ -32,12 +32,15 @@ const (
 	checkMetrics      = "controlPlane.metrics"
 )
 
-// serverReading is the newest reading of one API server, to take the next one's difference to.
+// serverReading is the newest reading of one API server's process, to take the next one's difference to.
 type serverReading struct {
 	load      signals.Load
 	latencies signals.Latencies
 	flows     signals.Flows
 }
+
+// forgetServers is when a process that was not met again is taken for dead.
+const forgetServers = time.Hour
 
 // readServers reads all API servers and etcd. A level of the cluster is the worst server's: one of three that is overloaded is
 // a third of the requests that fail.
@@ -64,8 +67,15 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 				return
 			}
 			c.mu.Lock()
-			before, seen := c.servers[server.Name]
-			c.servers[server.Name] = read
+			// Behind one address may be several: a counter is compared with the same process's only.
+			process := fmt.Sprintf("%s@%d", server.Name, read.load.Started.Unix())
+			before, seen := c.servers[process]
+			c.servers[process] = read
+			for name, old := range c.servers {
+				if read.load.Read.Sub(old.load.Read) > forgetServers {
+					delete(c.servers, name)
+				}
+			}
 			c.mu.Unlock()
 			levelsOf(read, before, seen, seats, worst)
 			if seen {

@@ -3,10 +3,10 @@ package analysis
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -71,11 +71,16 @@ func fresh(config *rest.Config, timeout time.Duration) (*http.Client, error) {
 	return &http.Client{Transport: wrapped, Timeout: timeout}, nil
 }
 
-// ServersOf are the API servers of a cluster at these addresses, host:port, asked with the credentials of config. They are
-// verified by the name that config's host has, as their certificates carry it and not always their own addresses.
+// ServersOf are the API servers of a cluster at these addresses, host:port, asked with the credentials of config; without addresses
+// it is the one that config talks to, or what balances between them. They are verified by the name that config's host has, as
+// their certificates carry it and not always their own addresses.
 func ServersOf(config *rest.Config, addresses ...string) ([]Endpoint, error) {
 	if len(addresses) == 0 {
-		return nil, errors.New("no address of an API server")
+		client, err := rest.HTTPClientFor(config)
+		if err != nil {
+			return nil, fmt.Errorf("making a client for the API server: %w", err)
+		}
+		return []Endpoint{{Name: config.Host, URL: strings.TrimSuffix(config.Host, "/"), Client: client}}, nil
 	}
 	endpoints := make([]Endpoint, 0, len(addresses))
 	for _, address := range addresses {

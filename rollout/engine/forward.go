@@ -114,6 +114,7 @@ func (l *lane) step(ctx context.Context, a assignment, d plan.Decision, look ver
 	step := a.route.Steps[a.leg.Step]
 	if a.leg.Phase == journal.Baking {
 		// A pod of the change fell over, or a node came: what is held is no longer what is measured.
+		l.unobserve()
 		a.leg.Phase, a.leg.Baked = journal.Stepping, 0
 		if !l.put(a.leg) {
 			return nil
@@ -156,6 +157,9 @@ func (l *lane) hold(ctx context.Context, a assignment, d plan.Decision, look ver
 		}
 		l.e.note(a.leg.Stage, l.name, journal.Normal, "Baking", "%d nodes run the change; it is held for %v", len(d.Exposed), l.bake(step))
 	}
+	if err := l.observe(ctx, a, d); err != nil {
+		return err
+	}
 	switch {
 	case look.Verdict != verdict.Pass || !l.fresh(look):
 		l.passed = time.Time{}
@@ -174,11 +178,11 @@ func (l *lane) hold(ctx context.Context, a assignment, d plan.Decision, look ver
 		return nil
 	}
 	if l.e.o.Growth != nil {
-		e, err := l.exposure(ctx, a, d)
-		if err != nil {
-			return err
+		err, done := l.observed()
+		if !done {
+			return nil // it is looked at meanwhile
 		}
-		if err := l.e.o.Growth.Observe(ctx, e); err != nil {
+		if err != nil {
 			l.e.note(a.leg.Stage, l.name, journal.Warning, "NotObserved", "what this step cost could not be measured: %v", err)
 		}
 		// What all nodes would cost is asked after each step: the incident's change is stopped by the third node.
@@ -191,8 +195,51 @@ func (l *lane) hold(ctx context.Context, a assignment, d plan.Decision, look ver
 	return nil
 }
 
+// observation is a measurement under way, in a goroutine of its own: it takes minutes, in which the lane goes on looking.
+type observation struct {
+	cancel context.CancelFunc
+	ended  chan error
+}
+
+// observe begins to measure what is held, once for each step.
+func (l *lane) observe(ctx context.Context, a assignment, d plan.Decision) error {
+	if l.e.o.Growth == nil || l.observing != nil {
+		return nil
+	}
+	e, err := l.exposure(ctx, a, d)
+	if err != nil {
+		return err
+	}
+	within, cancel := context.WithCancel(ctx)
+	o := &observation{cancel: cancel, ended: make(chan error, 1)}
+	l.observing = o
+	go func() { o.ended <- l.e.o.Growth.Observe(within, e) }()
+	return nil
+}
+
+// observed is true when the measurement is over.
+func (l *lane) observed() (err error, done bool) {
+	select {
+	case err := <-l.observing.ended:
+		l.observing.ended <- err // it is asked again until the step ends
+		return err, true
+	default:
+		return nil, false
+	}
+}
+
+// unobserve ends a measurement, and waits for its end.
+func (l *lane) unobserve() {
+	if o := l.observing; o != nil {
+		o.cancel()
+		<-o.ended
+		l.observing = nil
+	}
+}
+
 // next ends the step.
 func (l *lane) next(a assignment, d plan.Decision) {
+	l.unobserve()
 	l.e.mu.Lock()
 	defer l.e.mu.Unlock()
 	if len(d.Missed) > 0 {

@@ -33,6 +33,8 @@ type lane struct {
 	answersFor journal.Leg
 	asked      time.Time
 	unanswered int
+	// observing is the measurement of what is held now; nil when none is under way.
+	observing *observation
 }
 
 // run takes the lease and works, until the context ends. While another process has the lease, or nobody knows, nothing is done.
@@ -94,6 +96,7 @@ func (l *lane) forget() {
 func (l *lane) work(ctx context.Context) {
 	tick := time.NewTicker(l.e.o.Every)
 	defer tick.Stop()
+	defer l.unobserve()
 	for {
 		l.tick(ctx)
 		select {
