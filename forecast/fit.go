@@ -373,7 +373,7 @@ func (l *line) alone(only level, data []observation, each float64) {
 
 // fitBurst takes what a steady state costs off what was measured while nodes started.
 func fitBurst(samples []Sample, kind Kind, l *line) (b burst, ok bool) {
-	if l.why != "" || kind == Watches || kind == Memory || kind == CPU {
+	if l.why != "" || kind == Watches || kind == Memory || kind == CPU || kind == Service {
 		return b, false
 	}
 	type one struct{ cost, starts float64 }
