@@ -424,7 +424,9 @@ func TestEngineOnLabs(t *testing.T) {
 		}
 		r.wait("the winner ends", winner, func(v View) bool { return v.Phase == journal.Completed })
 		r.wantImages(map[string]map[string]int{"small": {"registry.test/agent:2": 4}, "large": {"registry.test/agent:2": 7}})
-		r.wait("the loser finds nothing left to do", loser, func(v View) bool { return v.Phase == journal.Paused && strings.Contains(v.Message, "nothing to roll out") })
+		r.wait("the loser finds nothing left to do", loser, func(v View) bool {
+			return v.Phase == journal.Paused && strings.Contains(v.Message, "nothing to roll out")
+		})
 	})
 
 	t.Run("a cluster that is down is skipped, and goes on when it is back", func(t *testing.T) {
