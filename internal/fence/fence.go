@@ -27,7 +27,7 @@ type Fence struct {
 	Holder string
 	// Length is how long the lease outlives a holder that died.
 	Length time.Duration
-	Log     *slog.Logger
+	Log    *slog.Logger
 }
 
 // ErrLost is the cause that a held fence's context ends with when the lease could not be renewed in time.
