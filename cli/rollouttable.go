@@ -41,7 +41,7 @@ func writeRollout(w io.Writer, v *engine.View, now time.Time) error {
 		}
 		for _, l := range s.Legs {
 			fmt.Fprintf(tab, "%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\t%s\n", s.Name, clipped(l.Cluster), legState(l),
-				min(l.Step, len(l.Steps)), len(l.Steps), exposure(l), bar(len(l.Exposed), l.Nodes), bakeClock(l), lookState(l.Look), gateState(l.ScaleGate))
+				min(l.Step, len(l.Steps)), len(l.Steps), exposure(l), bar(l.ExposedNodes, l.Nodes), bakeClock(l), lookState(l.Look), gateState(l.ScaleGate))
 		}
 	}
 	if err := tab.Flush(); err != nil {
@@ -113,12 +113,12 @@ func legState(l engine.LegView) string {
 }
 
 func exposure(l engine.LegView) string {
-	text := fmt.Sprintf("%d/%d", len(l.Exposed), l.Nodes)
+	text := fmt.Sprintf("%d/%d", l.ExposedNodes, l.Nodes)
 	if len(l.InFlight) > 0 {
 		text += fmt.Sprintf(" (%d under way)", len(l.InFlight))
 	}
-	if len(l.Leaked) > 0 {
-		text += fmt.Sprintf(" (%d leaked)", len(l.Leaked))
+	if l.LeakedNodes > 0 {
+		text += fmt.Sprintf(" (%d leaked)", l.LeakedNodes)
 	}
 	return text
 }
