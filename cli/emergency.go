@@ -133,6 +133,7 @@ func (m *emergencyMatch) flags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&m.match.UserAgents, "user-agent", nil, "user agents, globs: 'telemetry-agent/*'; this and the following may be repeated, and all given must match")
 	flags.StringArrayVar(&m.match.Users, "user", nil, "user names, globs; 'unverified:<address>' for unverified callers")
 	flags.StringSliceVar(&m.serviceAccounts, "service-account", nil, "service accounts, namespace/name; the name may be a glob")
+	flags.StringArrayVar(&m.match.Pods, "pod", nil, "pods that service accounts' tokens were issued to, globs over namespace/name")
 	flags.StringArrayVar(&m.match.Groups, "group", nil, "group names")
 	flags.StringSliceVar(&m.match.Verbs, "verb", nil, "verbs: list, get, …; list includes watches that ask for initial events")
 	flags.StringSliceVar(&m.match.Resources, "resource", nil, "resources: pods, pods/log, '*'")

@@ -24,7 +24,7 @@ const (
 // interval is how often is looked, bakes how long a change must be well to pass: what are 30 s and 10 min otherwise.
 const (
 	interval = 500 * time.Millisecond
-	bakes    = 12 * time.Second
+	bakes    = 9 * time.Second
 )
 
 // spec is what all trials are judged by: the defaults, with the times made shorter as the interval is.

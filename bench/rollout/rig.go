@@ -29,6 +29,8 @@ const (
 	namespace = "telemetry"
 	component = "agent"
 	schema    = "telemetry-agent"
+	// stableImage is what it runs before and after each change.
+	stableImage = "agent:0"
 )
 
 // world is one cluster with what runs on it anyway.
@@ -142,9 +144,9 @@ func newLabRig(ctx context.Context, dir string, seed uint64, say run.Say) (_ *la
 			r.close()
 		}
 	}()
-	say("starting the cluster for the change, 12 nodes and 120 pods")
+	say("starting the cluster for the change, 12 nodes and 500 pods")
 	// Without a bound one LIST loop has the machine, and every process on it, and not the API server, is slow.
-	if r.big, err = newWorld(ctx, filepath.Join(dir, "big"), lab.Options{Nodes: 12, Pods: 120, Seed: int64(seed), Bounds: map[string]lab.Bounds{lab.KindAPIServer: {CPU: 0.9}}}, 40, 60); err != nil {
+	if r.big, err = newWorld(ctx, filepath.Join(dir, "big"), lab.Options{Nodes: 12, Pods: 500, Seed: int64(seed), Bounds: map[string]lab.Bounds{lab.KindAPIServer: {CPU: 0.9}}}, 40, 60); err != nil {
 		return nil, fmt.Errorf("starting the cluster for the change: %w", err)
 	}
 	say("starting the one without it, 3 nodes and 10 pods")
@@ -216,7 +218,7 @@ func (r *labRig) install(ctx context.Context) error {
 				Spec: appsv1.DaemonSetSpec{
 					Selector: &metav1.LabelSelector{MatchLabels: labels}, UpdateStrategy: appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType},
 					Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{
-						ServiceAccountName: component, Containers: []corev1.Container{{Name: component, Image: "agent:0"}},
+						ServiceAccountName: component, Containers: []corev1.Container{{Name: component, Image: stableImage}},
 					}},
 				},
 			}, metav1.CreateOptions{})
@@ -303,9 +305,9 @@ func (r *labRig) template(ctx context.Context, image string) error {
 	return err
 }
 
-// back deletes the pods of a revision and waits until none is left.
-func (r *labRig) back(ctx context.Context, image, update string) error {
-	if err := r.template(ctx, image); err != nil {
+// back puts the old template back, deletes the pods of a revision, and waits until none is left.
+func (r *labRig) back(ctx context.Context, update string) error {
+	if err := r.template(ctx, stableImage); err != nil {
 		return err
 	}
 	return run.Until(ctx, 30*time.Second, func(ctx context.Context) error {

@@ -44,15 +44,15 @@ func (j jailer) Unjail(ctx context.Context, account string) error {
 
 // reverter puts the old template back and deletes the change's pods.
 type reverter struct {
-	rig           *labRig
-	image, update string
-	done          time.Time
+	rig    *labRig
+	update string
+	done   time.Time
 }
 
 func (v *reverter) Prove(context.Context, jail.Component) error { return nil }
 
 func (v *reverter) Revert(ctx context.Context, _ jail.Component, _ string) error {
-	err := v.rig.back(ctx, v.image, v.update)
+	err := v.rig.back(ctx, v.update)
 	v.done = time.Now()
 	return err
 }
@@ -130,7 +130,7 @@ func (r *labRig) rescue(ctx context.Context, n int) (out rescue, err error) {
 		return out, err
 	}
 	var began time.Time
-	back := &reverter{rig: r, image: fmt.Sprint("agent:", n-1), update: update}
+	back := &reverter{rig: r, update: update}
 	ladder := &jail.Ladder{
 		Log: slog.New(slog.DiscardHandler),
 		Rungs: []jail.Rung{

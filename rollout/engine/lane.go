@@ -34,6 +34,8 @@ type lane struct {
 	answersFor journal.Leg
 	asked      time.Time
 	unanswered int
+	// again is set when the next round must not wait: something failed.
+	again bool
 	// observing is the measurement of what is held now; nil when none is under way.
 	observing *observation
 }
@@ -106,6 +108,10 @@ func (l *lane) work(ctx context.Context) {
 	defer l.unobserve()
 	for {
 		l.tick(ctx)
+		if l.again && ctx.Err() == nil {
+			l.again = false
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -287,7 +287,6 @@ func (Emergency) Undo(context.Context, Component) error { return nil }
 
 // Page is what people are given.
 func Page(c Component, reason, contact string) string {
-	namespace, name, _ := strings.Cut(c.ServiceAccount, "/")
 	var b strings.Builder
 	fmt.Fprintf(&b, "Cluster %s: the rollout %s of %s %s/%s is frozen and was not taken back by itself.\nWhy: %s\n", c.Cluster, c.Rollout, c.Kind, c.Namespace, c.Name, reason)
 	if contact != "" {
@@ -295,10 +294,11 @@ func Page(c Component, reason, contact string) string {
 	}
 	fmt.Fprintf(&b, `
 What is left, lightest first:
-  seakeep emergency block --user system:serviceaccount:%s:%s --reason "rollout %s" --for 1h   # at the gates
-  seakeep gate apf jail --service-account %s --for 1h                                          # at the API servers, through the break-glass lane
-  seakeep rollout rollback %s --cluster %s                                                     # back to the template from before
-If the API server does not answer at all: seakeep emergency bypass, then stop the pods on their nodes, or drop their way to the API server.
-`, namespace, name, c.Rollout, c.ServiceAccount, c.Rollout, c.Cluster)
+  seakeep emergency block --service-account %[1]s --for 1h --reason "rollout %[2]s"             # at the gates
+  seakeep gate apf jail --service-account %[1]s --for 1h --detach --reason "rollout %[2]s"      # at the API servers, by the break-glass lane
+  seakeep rollout rollback %[2]s --reason "%[2]s"                                               # back to the template from before
+If the API server does not answer at all: stop the pods on their nodes, or drop their way to the API server
+(seakeep emergency lockdown prints firewall rules).
+`, c.ServiceAccount, c.Rollout)
 	return b.String()
 }
