@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/rollout/engine"
@@ -257,5 +258,18 @@ func TestRolloutListens(t *testing.T) {
 	wait()
 	if _, err := http.Get("http://" + address + "/v1/run"); err == nil {
 		t.Error("it answers after its end")
+	}
+}
+
+// Every example of the documentation is valid as it stands.
+func TestExamplesAreValid(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "docs", "examples", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range files {
+		if _, err := config.Load(file, nil); err != nil {
+			t.Error(err)
+		}
 	}
 }

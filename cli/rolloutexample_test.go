@@ -5,13 +5,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/rollout/rollouttest"
-	"time"
 )
 
 // The example of the documentation, on two small labs and told faster: staging is well with the agent, and on the largest cluster

@@ -65,7 +65,7 @@ then everything stands still where it is.`,
 	flags.BoolVar(&o.exitOnPause, "exit-on-pause", false, "end with code 3 when the run pauses, for CI; what is moved stays as it is")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long each request to a cluster may take, 1s to 1m; less than two thirds of --lease")
 	flags.DurationVar(&o.lease, "lease", 20*time.Second, "how long the lease on a cluster outlives this process, 3s to 5m")
-	flags.DurationVar(&o.every, "every", 2*time.Second, "how often a cluster that moves is read, 200ms to 1m")
+	flags.DurationVar(&o.every, "every", 2*time.Second, "how often a cluster that moves is read, 200ms to 10s")
 	flags.DurationVar(&o.unreachable, "unreachable-after", time.Minute, "how long a cluster may fail to answer before it is skipped, 5s to 1h")
 	flags.StringVarP(&o.output, "output", "o", "table", "table | json")
 	_ = cmd.MarkFlagFilename("file", "yaml", "yml", "json")
@@ -91,7 +91,7 @@ func (o *rolloutRun) check() error {
 		v, low, high time.Duration
 	}{
 		{"timeout", o.timeout, time.Second, time.Minute}, {"lease", o.lease, 3 * time.Second, 5 * time.Minute},
-		{"every", o.every, 200 * time.Millisecond, time.Minute}, {"unreachable-after", o.unreachable, 5 * time.Second, time.Hour},
+		{"every", o.every, 200 * time.Millisecond, 10 * time.Second}, {"unreachable-after", o.unreachable, 5 * time.Second, time.Hour},
 	} {
 		if f.v < f.low || f.v > f.high {
 			return usageError(fmt.Errorf("--%s must be %v to %v, got %v", f.name, f.low, f.high, f.v), rolloutHint)

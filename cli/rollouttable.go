@@ -41,7 +41,7 @@ func writeRollout(w io.Writer, v *engine.View, now time.Time) error {
 		}
 		for _, l := range s.Legs {
 			fmt.Fprintf(tab, "%s\t%s\t%s\t%d/%d\t%s\t%s\t%s\t%s\t%s\n", s.Name, clipped(l.Cluster), legState(l),
-				min(l.Step, len(l.Steps)), len(l.Steps), exposure(l), bar(len(l.Exposed), l.Nodes), bakeClock(l), lookState(l.Look), gateState(l.ScaleGate))
+				min(l.Step, len(l.Steps)), len(l.Steps), exposure(l), bar(l.ExposedNodes, l.Nodes), bakeClock(l), lookState(l.Look), gateState(l.ScaleGate))
 		}
 	}
 	if err := tab.Flush(); err != nil {
@@ -59,7 +59,7 @@ func writeRollout(w io.Writer, v *engine.View, now time.Time) error {
 	return nil
 }
 
-// writeRolloutFindings says why what is not Pass is not.
+// writeRolloutFindings says why what is not Pass is not, and what is predicted.
 func writeRolloutFindings(w io.Writer, v *engine.View) {
 	told := map[string]bool{}
 	for _, s := range v.Stages {
@@ -68,17 +68,16 @@ func writeRolloutFindings(w io.Writer, v *engine.View) {
 				continue
 			}
 			told[l.Cluster] = true
-			var findings []verdict.Finding
 			if l.Look != nil {
-				findings = append(findings, l.Look.Findings...)
-			}
-			if l.ScaleGate != nil {
-				findings = append(findings, *l.ScaleGate)
-			}
-			for _, f := range findings {
-				if f.Verdict != verdict.Pass {
-					fmt.Fprintf(w, "%s  %s  %s: %s\n", clipped(l.Cluster), f.Verdict, f.Check, f.Reason)
+				for _, f := range l.Look.Findings {
+					if f.Verdict != verdict.Pass {
+						fmt.Fprintf(w, "%s  %s  %s: %s\n", clipped(l.Cluster), f.Verdict, f.Check, f.Reason)
+					}
 				}
+			}
+			// What is predicted is shown when it is well too: it is what the next step is held to.
+			if f := l.ScaleGate; f != nil {
+				fmt.Fprintf(w, "%s  %s  %s: %s\n", clipped(l.Cluster), f.Verdict, f.Check, f.Reason)
 			}
 			if l.Skipped != "" {
 				fmt.Fprintf(w, "%s  skipped: %s\n", clipped(l.Cluster), l.Skipped)
@@ -113,12 +112,12 @@ func legState(l engine.LegView) string {
 }
 
 func exposure(l engine.LegView) string {
-	text := fmt.Sprintf("%d/%d", len(l.Exposed), l.Nodes)
+	text := fmt.Sprintf("%d/%d", l.ExposedNodes, l.Nodes)
 	if len(l.InFlight) > 0 {
 		text += fmt.Sprintf(" (%d under way)", len(l.InFlight))
 	}
-	if len(l.Leaked) > 0 {
-		text += fmt.Sprintf(" (%d leaked)", len(l.Leaked))
+	if l.LeakedNodes > 0 {
+		text += fmt.Sprintf(" (%d leaked)", l.LeakedNodes)
 	}
 	return text
 }

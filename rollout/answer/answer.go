@@ -77,7 +77,7 @@ func of(v engine.View, cluster string, maxAge time.Duration, now time.Time) (Ans
 				continue
 			}
 			found = true
-			if seen[l.Cluster] || cluster == "" && len(l.Exposed) == 0 {
+			if seen[l.Cluster] || cluster == "" && l.ExposedNodes == 0 {
 				continue
 			}
 			seen[l.Cluster] = true

@@ -16,7 +16,7 @@ func TestAnswers(t *testing.T) {
 	now := time.Date(2026, 11, 26, 21, 0, 0, 0, time.UTC)
 	leg := func(cluster string, v verdict.Verdict, age time.Duration, exposed ...string) engine.LegView {
 		look := verdict.Of(now.Add(-age), verdict.Finding{Check: "c", Verdict: v, Reason: "because"})
-		return engine.LegView{Cluster: cluster, ClusterView: engine.ClusterView{Exposed: exposed, Look: &look}}
+		return engine.LegView{Cluster: cluster, ClusterView: engine.ClusterView{ExposedNodes: len(exposed), Exposed: exposed, Look: &look}}
 	}
 	view := func(phase journal.Phase, legs ...engine.LegView) engine.View {
 		return engine.View{ID: "run-1", Phase: phase, Message: "the message", Stages: []engine.StageView{{Name: "s", Legs: legs}}}

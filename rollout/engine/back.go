@@ -127,9 +127,12 @@ func (l *lane) climb(ctx context.Context, a assignment) (revert bool, err error)
 	if slices.ContainsFunc(c.Taken, func(t jail.Taken) bool { return t.Name == v1alpha1.RungRevert }) {
 		return true, nil
 	}
-	component, err := l.Target.Component(ctx, c.Pins)
+	// An API server that is too busy to say which pods there are is why a rung is needed: who is held back is known from the pins.
+	asking, cancel := context.WithTimeout(ctx, askingPods)
+	component, err := l.Target.Component(asking, c.Pins)
+	cancel()
 	if err != nil && component.ServiceAccount == "" {
-		return false, err // else it is known from the pins, though the cluster does not say which pods there are
+		return false, err
 	}
 	record := func(t jail.Taken, done bool) error {
 		at := len(c.Taken)
@@ -142,21 +145,30 @@ func (l *lane) climb(ctx context.Context, a assignment) (revert bool, err error)
 		}
 		return nil
 	}
-	d, taken := l.e.ladder(l.name, record).Step(ctx, component, jail.Situation{
-		Now: time.Now(), Verdict: verdict.Fail, Attributed: c.Attributed, ControlPlaneFails: c.Overload, Load: c.Load,
-		Protected: component.Protected, Taken: c.Taken,
-	}, c.Failed)
-	if taken == nil {
-		return false, nil
+	ladder := l.e.ladder(l.name, record)
+	for ctx.Err() == nil {
+		d, taken := ladder.Step(ctx, component, jail.Situation{
+			Now: time.Now(), Verdict: verdict.Fail, Attributed: c.Attributed, ControlPlaneFails: c.Overload, Load: c.Load,
+			Protected: component.Protected, Taken: c.Taken,
+		}, c.Failed)
+		if taken == nil {
+			return false, nil
+		}
+		switch {
+		case taken.Err != "":
+			l.e.note(a.leg.Stage, l.name, journal.Warning, "RungFailed", "%s did not work: %s", taken.Name, taken.Err)
+		case taken.Name == v1alpha1.RungRevert:
+			l.e.note(a.leg.Stage, l.name, journal.Warning, "Rung", "%s: %s", taken.Name, d.Why)
+			return true, nil
+		case taken.Name != v1alpha1.RungEmergency:
+			l.e.note(a.leg.Stage, l.name, journal.Warning, "Rung", "%s: %s", taken.Name, d.Why)
+		}
 	}
-	switch {
-	case taken.Err != "":
-		l.e.note(a.leg.Stage, l.name, journal.Warning, "RungFailed", "%s did not work: %s", taken.Name, taken.Err)
-	case taken.Name != v1alpha1.RungEmergency:
-		l.e.note(a.leg.Stage, l.name, journal.Warning, "Rung", "%s: %s", taken.Name, d.Why)
-	}
-	return taken.Name == v1alpha1.RungRevert, nil
+	return false, ctx.Err()
 }
+
+// askingPods is how long may be asked for the names of the pods before something is done against their load.
+const askingPods = 2 * time.Second
 
 // descend takes back every rung that was taken.
 func (l *lane) descend(ctx context.Context, a assignment) error {

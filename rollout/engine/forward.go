@@ -402,8 +402,9 @@ func (l *lane) fail(a assignment, look verdict.Look) {
 	if !l.e.putCluster(c) {
 		return
 	}
+	l.again = true
 	l.e.view(l.name).Look = &look
-	exposed, nodes := len(l.e.view(l.name).Exposed), a.route.Nodes
+	exposed, nodes := l.e.view(l.name).ExposedNodes, a.route.Nodes
 	l.e.event(a.leg.Stage, l.name, journal.Warning, "Failed", "with %d of %d nodes exposed (%.2g%%): %s", exposed, nodes, 100*float64(exposed)/math.Max(1, float64(nodes)), c.Failed)
 	if !slices.Contains(run.Failures, l.name) {
 		run.Failures = append(run.Failures, l.name)

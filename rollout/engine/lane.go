@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/seakeep/seakeep/rollout/journal"
@@ -33,6 +34,8 @@ type lane struct {
 	answersFor journal.Leg
 	asked      time.Time
 	unanswered int
+	// again is set when the next round must not wait: something failed.
+	again bool
 	// observing is the measurement of what is held now; nil when none is under way.
 	observing *observation
 }
@@ -63,8 +66,12 @@ func (l *lane) acquire(ctx context.Context) (context.Context, func(), error) {
 		err     error
 	}
 	got := make(chan result, 1)
+	var other atomic.Bool // another process has it: the cluster answers, and there is nothing to do but wait
 	go func() {
-		held, release, err := l.Fence.Acquire(ctx)
+		held, release, err := l.Fence.Acquire(ctx, func(holder string) {
+			other.Store(true)
+			l.e.note("", l.name, journal.Normal, "Waiting", "%s holds the lease: nothing is done here until it is free", holder)
+		})
 		got <- result{held, release, err}
 	}()
 	tick := time.NewTicker(l.e.o.Every)
@@ -82,7 +89,9 @@ func (l *lane) acquire(ctx context.Context) (context.Context, func(), error) {
 			}
 			return r.held, r.release, r.err
 		case <-tick.C:
-			l.unreachable(errors.New("the lease cannot be had"))
+			if !other.Load() {
+				l.unreachable(errors.New("the lease cannot be had"))
+			}
 		}
 	}
 }
@@ -99,6 +108,10 @@ func (l *lane) work(ctx context.Context) {
 	defer l.unobserve()
 	for {
 		l.tick(ctx)
+		if l.again && ctx.Err() == nil {
+			l.again = false
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return

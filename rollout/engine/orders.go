@@ -84,7 +84,7 @@ func (e *Engine) carryOut(o journal.Order) error {
 // resume goes on: what the run was paused for is accepted, or is found again.
 func (e *Engine) resume(by string) {
 	for name, v := range e.shown {
-		e.accepted[name] = len(v.Leaked)
+		e.accepted[name] = v.LeakedNodes
 	}
 	for _, c := range e.s.Clusters {
 		if c.Failed != "" && !c.Back && !c.Reverted {

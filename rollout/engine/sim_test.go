@@ -130,7 +130,7 @@ func (s *simulated) Component(context.Context, target.Pins) (jail.Component, err
 // free is a lease that nobody else wants.
 type free struct{}
 
-func (free) Acquire(ctx context.Context) (context.Context, func(), error) {
+func (free) Acquire(ctx context.Context, _ func(string)) (context.Context, func(), error) {
 	held, cancel := context.WithCancel(ctx)
 	return held, cancel, nil
 }

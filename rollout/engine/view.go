@@ -59,11 +59,16 @@ type LegView struct {
 
 // ClusterView is what was last seen of a cluster.
 type ClusterView struct {
-	Exposed  []string `json:"exposed,omitempty"`
-	Planned  int      `json:"planned"`
-	Leaked   []string `json:"leaked,omitempty"`
-	InFlight []string `json:"inFlight,omitempty"`
-	Missed   []string `json:"missed,omitempty"`
+	// ExposedNodes, LeakedNodes and MissedNodes are how many; of their names the first few are shown, because a view is written
+	// every few seconds and a fleet may have hundreds of thousands of nodes.
+	ExposedNodes int      `json:"exposedNodes"`
+	LeakedNodes  int      `json:"leakedNodes"`
+	MissedNodes  int      `json:"missedNodes"`
+	Planned      int      `json:"planned"`
+	Exposed      []string `json:"exposed,omitempty"`
+	Leaked       []string `json:"leaked,omitempty"`
+	InFlight     []string `json:"inFlight,omitempty"`
+	Missed       []string `json:"missed,omitempty"`
 	// Seen is when.
 	Seen time.Time `json:"seen,omitzero"`
 	// Look is the newest look, ScaleGate the newest answer of the scale gate.
@@ -86,8 +91,14 @@ func (l *lane) show(d plan.Decision) {
 	l.e.mu.Lock()
 	defer l.e.mu.Unlock()
 	v := l.e.view(l.name)
-	v.Exposed, v.Planned, v.Leaked, v.InFlight, v.Missed, v.Seen = d.Exposed, d.Planned, d.Leaked, d.InFlight, d.Missed, time.Now().UTC()
+	v.ExposedNodes, v.LeakedNodes, v.MissedNodes, v.Planned = len(d.Exposed), len(d.Leaked), len(d.Missed), d.Planned
+	v.Exposed, v.Leaked, v.InFlight, v.Missed, v.Seen = few(d.Exposed), few(d.Leaked), few(d.InFlight), few(d.Missed), time.Now().UTC()
 }
+
+// shownNames is how many names of a list a view holds.
+const shownNames = 20
+
+func few(names []string) []string { return names[:min(len(names), shownNames)] }
 
 // View is the run as it stands.
 func (e *Engine) View() View {
