@@ -31,13 +31,13 @@ const (
 // options are how a run is made.
 type options struct {
 	run.Options
-	live          bool
-	rescues       int
-	drawn         int
-	seed          uint64
-	traces        string
-	record        bool
-	again         bool
+	live    bool
+	rescues int
+	drawn   int
+	seed    uint64
+	traces  string
+	record  bool
+	again   bool
 }
 
 func main() {
