@@ -44,7 +44,7 @@ func (f *Follower) Run(ctx context.Context) error {
 		return ended(ctx, f.follow(ctx))
 	}
 	for {
-		held, release, err := f.Writer.Fence(FollowerLease).Acquire(ctx)
+		held, release, err := f.Writer.Fence(FollowerLease).Acquire(ctx, nil)
 		if err != nil {
 			return ended(ctx, err)
 		}

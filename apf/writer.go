@@ -55,7 +55,7 @@ func (w *Writer) Fence(name string) *fence.Fence {
 
 // transaction runs f while this process alone may write.
 func (w *Writer) transaction(ctx context.Context, f func(context.Context) error) error {
-	held, release, err := w.Fence(WriterLease).Acquire(ctx)
+	held, release, err := w.Fence(WriterLease).Acquire(ctx, nil)
 	if err != nil {
 		return err
 	}

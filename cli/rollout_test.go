@@ -2,8 +2,11 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -210,5 +213,49 @@ func TestRolloutRefuses(t *testing.T) {
 				t.Errorf("ended with %d:\n%s\nwant %q", code, stderr.String(), test.want)
 			}
 		})
+	}
+}
+
+// What runs where is answered on loopback, or with mutual TLS.
+func TestRolloutListens(t *testing.T) {
+	for name, test := range map[string]struct {
+		l    rolloutListen
+		want string
+	}{
+		"nobody":              {rolloutListen{}, ""},
+		"loopback":            {rolloutListen{address: "127.0.0.1:0"}, ""},
+		"everybody":           {rolloutListen{address: "0.0.0.0:1"}, "needs --tls-cert"},
+		"a name":              {rolloutListen{address: "example.com:1"}, "needs --tls-cert"},
+		"no port":             {rolloutListen{address: "127.0.0.1"}, "must be host:port"},
+		"half of a pair":      {rolloutListen{address: "127.0.0.1:1", certFile: "x"}, "needs --tls-cert"},
+		"a key for nothing":   {rolloutListen{keyFile: "x"}, "go with --listen"},
+		"everybody, with TLS": {rolloutListen{address: "0.0.0.0:1", certFile: "a", keyFile: "b", clientCA: "c"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := test.l.check()
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	l := rolloutListen{address: "127.0.0.1:0"}
+	address, wait, err := l.serve(ctx, func() engine.View { return engine.View{ID: "run-1", Phase: journal.Running} }, time.Minute, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.Get("http://" + address + "/v1/verdict")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var a struct{ Run, Verdict string }
+	if err := json.NewDecoder(response.Body).Decode(&a); err != nil || a.Run != "run-1" || a.Verdict != "Unknown" {
+		t.Errorf("answered %+v, %v", a, err)
+	}
+	cancel()
+	wait()
+	if _, err := http.Get("http://" + address + "/v1/run"); err == nil {
+		t.Error("it answers after its end")
 	}
 }

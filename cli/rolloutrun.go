@@ -32,6 +32,7 @@ type rolloutRun struct {
 	lease       time.Duration
 	every       time.Duration
 	unreachable time.Duration
+	listen      rolloutListen
 }
 
 func newRolloutRun(env *Env) *cobra.Command {
@@ -54,6 +55,7 @@ then everything stands still where it is.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runRollout(cmd.Context(), env, &o) },
 	}
 	o.state.flags(cmd)
+	o.listen.flags(cmd)
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	flags := cmd.Flags()
 	flags.StringVarP(&o.file, "file", "f", "", "`file` with a Rollout, and with a Fleet unless --fleet names another; - is standard input")
@@ -98,7 +100,7 @@ func (o *rolloutRun) check() error {
 	if o.timeout*3 >= o.lease*2 {
 		return usageError(fmt.Errorf("--timeout must be less than two thirds of --lease, got %v and %v: what was sent must have arrived before another process may write", o.timeout, o.lease), rolloutHint)
 	}
-	return nil
+	return o.listen.check()
 }
 
 // read reads the files. The rollout is nil when a run is gone on with.
@@ -265,6 +267,14 @@ func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, ru
 	}
 	if o.output == "table" {
 		fmt.Fprintf(env.Stdout, "run %s in %s\n", run.ID, o.state.dir)
+	}
+	if o.listen.address != "" {
+		address, wait, err := o.listen.serve(ctx, e.View, state.Run.Rollout.Analysis.MaxDataAge.Duration, env.Log())
+		if err != nil {
+			return err
+		}
+		defer wait()
+		fmt.Fprintf(env.Stderr, "answering at %s\n", address)
 	}
 	ended, err := e.Run(ctx)
 	view := e.View()

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/internal/testkit"
@@ -33,7 +34,11 @@ func TestFleetOnALab(t *testing.T) {
 		}
 	}
 	must(l.WriteKubeconfig(file, lab.Masters, "", ""))
-	data, err := os.ReadFile(file)
+	// As a Secret holds it: with its credentials inside.
+	whole, err := clientcmd.LoadFromFile(file)
+	must(err)
+	must(clientcmdapi.FlattenConfig(whole))
+	data, err := clientcmd.Write(*whole)
 	must(err)
 	config := l.RESTConfig(lab.Masters)
 	client, err := kubernetes.NewForConfig(config)

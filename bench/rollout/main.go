@@ -133,6 +133,9 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 		report.Cases = append(summary(all, func(j judged) bool { return true }, "all trials"), report.Cases...)
 		report.Cases = append(report.Cases, classes(all)...)
 	}
+	if err := r.measurePlanner(report); err != nil {
+		return err
+	}
 	r.explain(report, all)
 	return nil
 }

@@ -27,8 +27,6 @@ type Fence struct {
 	Holder string
 	// Length is how long the lease outlives a holder that died.
 	Length time.Duration
-	// Waiting, if set, is told who holds it, each time that is somebody new.
-	Waiting func(holder string)
 	Log     *slog.Logger
 }
 
@@ -36,8 +34,9 @@ type Fence struct {
 var ErrLost = errors.New("the lease was lost")
 
 // Acquire waits until the lease is held. The context it returns ends when the lease is lost, always before another process can
-// have it; nothing may be written after. release gives the lease back and must be called.
-func (f *Fence) Acquire(ctx context.Context) (held context.Context, release func(), err error) {
+// have it; nothing may be written after. release gives the lease back and must be called. waiting, if not nil, is told who holds
+// it meanwhile, each time that is somebody new.
+func (f *Fence) Acquire(ctx context.Context, waiting func(holder string)) (held context.Context, release func(), err error) {
 	var seen string // the holder's last sign of life, as it was when first seen
 	var seenAt time.Time
 	var told string
@@ -55,8 +54,8 @@ func (f *Fence) Acquire(ctx context.Context) (held context.Context, release func
 			}
 			if holder := holderOf(lease); holder != told {
 				told = holder
-				if f.Waiting != nil && holder != "" {
-					f.Waiting(holder)
+				if waiting != nil && holder != "" {
+					waiting(holder)
 				}
 				f.Log.Info("Waiting for the lease", "lease", f.Namespace+"/"+f.Name, "holder", holder)
 			}

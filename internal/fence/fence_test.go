@@ -23,14 +23,15 @@ func TestFenceOnALab(t *testing.T) {
 	of := func(holder string) *Fence {
 		return &Fence{Client: client, Namespace: "kube-system", Name: "a-fence", FieldManager: "test", Holder: holder, Length: 3 * time.Second, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	}
-	held, release, err := of("one").Acquire(t.Context())
+	held, release, err := of("one").Acquire(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	patience, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if _, _, err := of("two").Acquire(patience); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a second one gets the lease that is held: %v", err)
+	told := ""
+	if _, _, err := of("two").Acquire(patience, func(holder string) { told = holder }); !errors.Is(err, context.DeadlineExceeded) || told != "one" {
+		t.Errorf("a second one gets the lease that is held by %q: %v", told, err)
 	}
 	if held.Err() != nil {
 		t.Errorf("the first has lost it: %v", context.Cause(held))
@@ -41,7 +42,7 @@ func TestFenceOnALab(t *testing.T) {
 	}
 
 	// Somebody takes it away: whoever held it is told before anyone else can have it.
-	held, release, err = of("two").Acquire(t.Context())
+	held, release, err = of("two").Acquire(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,7 @@ func TestFenceOnALab(t *testing.T) {
 	release()
 
 	// The API server stands still: the holder stops before its time is over.
-	held, release, err = of("three").Acquire(t.Context())
+	held, release, err = of("three").Acquire(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,8 @@ type judge struct {
 	sync.Mutex
 	says  func(e Exposure) verdict.Finding
 	grows func(cluster string, nodes int) verdict.Finding
+	// takes is how long a measurement takes.
+	takes time.Duration
 	// saw is the most nodes seen exposed, by cluster; observed what Growth was told.
 	saw      map[string]int
 	observed []string
@@ -60,7 +62,15 @@ func (j *judge) Look(_ context.Context, e Exposure) (verdict.Look, error) {
 	return verdict.Of(time.Now(), f), nil
 }
 
-func (j *judge) Observe(_ context.Context, e Exposure) error {
+func (j *judge) Observe(ctx context.Context, e Exposure) error {
+	j.Lock()
+	takes := j.takes
+	j.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(takes):
+	}
 	j.Lock()
 	defer j.Unlock()
 	j.observed = append(j.observed, fmt.Sprintf("%s %s %d", e.Stage, e.Cluster, len(e.Exposed)))
@@ -186,6 +196,11 @@ func (r *rig) run(rollout *v1alpha1.Rollout) journal.Run {
 func (r *rig) background(rollout *v1alpha1.Rollout, holder string) (e *Engine, stop func()) {
 	r.t.Helper()
 	e, j := r.start(rollout, holder)
+	return e, r.carry(e, j)
+}
+
+// carry carries a run out until the test ends or stop is called.
+func (r *rig) carry(e *Engine, j *journal.Journal) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -198,7 +213,7 @@ func (r *rig) background(rollout *v1alpha1.Rollout, holder string) (e *Engine, s
 		_ = j.Close()
 	}
 	r.t.Cleanup(stop)
-	return e, stop
+	return stop
 }
 
 func (r *rig) must(err error) {
@@ -233,11 +248,11 @@ func (r *rig) wantImages(want map[string]map[string]int) {
 func (r *rig) left() {
 	r.t.Helper()
 	for cluster, client := range r.clients {
-		ds, err := client.AppsV1().DaemonSets(namespace).Get(r.t.Context(), r.name, metav1.GetOptions{})
-		r.must(err)
-		if ds.Spec.UpdateStrategy.Type != "RollingUpdate" || ds.Annotations[target.RunAnnotation] != "" {
-			r.t.Errorf("%s: left under %s with %v", cluster, ds.Spec.UpdateStrategy.Type, ds.Annotations)
-		}
+		testkit.Within(r.t, cluster+" is as it was before the run", 20*time.Second, func() bool {
+			ds, err := client.AppsV1().DaemonSets(namespace).Get(r.t.Context(), r.name, metav1.GetOptions{})
+			r.must(err)
+			return ds.Spec.UpdateStrategy.Type == "RollingUpdate" && ds.Annotations[target.RunAnnotation] == ""
+		})
 	}
 }
 
@@ -390,10 +405,12 @@ func TestEngineOnLabs(t *testing.T) {
 
 	t.Run("a second instance is fenced out", func(t *testing.T) {
 		r := newRig(t, "fenced", clients)
-		first, stop := r.background(r.rollout(nil), "one")
 		other := &rig{t: t, name: r.name, clients: clients, dir: t.TempDir(), judge: &judge{saw: map[string]int{}}}
-		// Both were planned before either had begun: the first holds still for the other to be made.
-		second, _ := other.background(other.rollout(nil), "two")
+		// Both are planned before either has begun.
+		first, one := r.start(r.rollout(nil), "one")
+		second, two := other.start(other.rollout(nil), "two")
+		r.carry(first, one)
+		other.carry(second, two)
 		r.wait("one of them has begun", first, func(v View) bool {
 			return slices.Contains(reasons(v), "Began") || slices.Contains(reasons(second.View()), "Began")
 		})
@@ -406,8 +423,10 @@ func TestEngineOnLabs(t *testing.T) {
 			t.Errorf("two engines write: %v", seen)
 		}
 		r.wait("the winner ends", winner, func(v View) bool { return v.Phase == journal.Completed })
-		r.wantImages(map[string]map[string]int{"small": {two: 4}, "large": {two: 7}})
-		stop()
+		r.wantImages(map[string]map[string]int{"small": {"registry.test/agent:2": 4}, "large": {"registry.test/agent:2": 7}})
+		r.wait("the loser finds nothing left to do", loser, func(v View) bool {
+			return v.Phase == journal.Paused && strings.Contains(v.Message, "nothing to roll out")
+		})
 	})
 
 	t.Run("a cluster that is down is skipped, and goes on when it is back", func(t *testing.T) {

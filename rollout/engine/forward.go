@@ -43,6 +43,9 @@ func (l *lane) forward(ctx context.Context, a assignment) error {
 	d := a.route.Forward(a.leg.Step, seen)
 	l.show(d)
 	look, err := l.look(ctx, a, d, l.e.spec.Interval.Duration)
+	if len(d.InFlight) > 0 {
+		l.unknown = 0 // what is not there yet cannot be known; progressDeadline bounds it
+	}
 	switch {
 	case err != nil:
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/seakeep/seakeep/rollout/journal"
@@ -63,8 +64,12 @@ func (l *lane) acquire(ctx context.Context) (context.Context, func(), error) {
 		err     error
 	}
 	got := make(chan result, 1)
+	var other atomic.Bool // another process has it: the cluster answers, and there is nothing to do but wait
 	go func() {
-		held, release, err := l.Fence.Acquire(ctx)
+		held, release, err := l.Fence.Acquire(ctx, func(holder string) {
+			other.Store(true)
+			l.e.note("", l.name, journal.Normal, "Waiting", "%s holds the lease: nothing is done here until it is free", holder)
+		})
 		got <- result{held, release, err}
 	}()
 	tick := time.NewTicker(l.e.o.Every)
@@ -82,7 +87,9 @@ func (l *lane) acquire(ctx context.Context) (context.Context, func(), error) {
 			}
 			return r.held, r.release, r.err
 		case <-tick.C:
-			l.unreachable(errors.New("the lease cannot be had"))
+			if !other.Load() {
+				l.unreachable(errors.New("the lease cannot be had"))
+			}
 		}
 	}
 }
@@ -275,7 +282,7 @@ func (l *lane) move(ctx context.Context, a assignment, moves []plan.Move, back b
 // exposure is what runs the change, for those who look.
 func (l *lane) exposure(ctx context.Context, a assignment, d plan.Decision) (Exposure, error) {
 	e := Exposure{
-		Cluster: l.name, Stage: a.leg.Stage, Step: a.leg.Step + 1, Nodes: a.route.Nodes, Planned: d.Planned, Exposed: d.Exposed, Since: a.leg.Since,
+		Cluster: l.name, Stage: a.leg.Stage, Step: a.leg.Step + 1, Nodes: a.route.Nodes, Planned: d.Moved, Exposed: d.Exposed, Since: a.leg.Since,
 		UpdateRevision: a.cluster.Pins.Update, StableRevision: a.cluster.Pins.Stable,
 	}
 	var err error

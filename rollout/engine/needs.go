@@ -69,6 +69,6 @@ type Target interface {
 
 // Fence lets this process alone write to a cluster. internal/fence has it.
 type Fence interface {
-	// Acquire waits for the right; the context it returns ends when it is lost.
-	Acquire(ctx context.Context) (held context.Context, release func(), err error)
+	// Acquire waits for the right; the context it returns ends when it is lost. waiting is told who holds it meanwhile.
+	Acquire(ctx context.Context, waiting func(holder string)) (held context.Context, release func(), err error)
 }

@@ -58,8 +58,9 @@ type Decision struct {
 	Moves []Move
 	// Complete is true when every node of the step that can run the change does, ready.
 	Complete bool
-	// Planned is how many of the living nodes the step lets.
-	Planned int
+	// Planned is how many of the living nodes the step lets, Moved how many of those were moved or needed not be: the others wait
+	// for their turn.
+	Planned, Moved int
 	// Exposed run the change, Leaked those of them that were not let; sorted as they were seen.
 	Exposed, Leaked []string
 	// InFlight were let and moved, and are not ready yet.
@@ -119,9 +120,11 @@ func (r *Route) Forward(step int, seen Seen) Decision {
 		d.Planned++
 		switch {
 		case at.done:
+			d.Moved++
 		case !n.Ready:
 			d.Missed = append(d.Missed, n.Name)
 		case at.moving:
+			d.Moved++
 			d.InFlight = append(d.InFlight, n.Name)
 		default:
 			waiting = append(waiting, n)
@@ -153,7 +156,7 @@ func (r *Route) Back(seen Seen) Decision {
 			d.InFlight = append(d.InFlight, n.Name)
 		}
 	}
-	d.Planned = len(d.Exposed)
+	d.Planned, d.Moved = len(d.Exposed), len(d.Exposed)
 	d.pick(waiting, r.MaxUnavailable, func(a, b SeenNode) int {
 		if x, y := a.ready(), b.ready(); x != y {
 			if x {
