@@ -91,7 +91,10 @@ func (r *rig) Setup(context.Context) []string {
 		fmt.Sprintf("%d components drawn from seed %d: DaemonSets whose agents LIST 20 to 200 ConfigMaps of 0.3 to 2 KB, JSON or protobuf, compressed or not, from the API server's cache or newest, each a few seconds. Each comes to at most %g seats or so on all nodes: further up requests wait for each other, and the truth is cut off.", o.live, o.seed, most),
 		fmt.Sprintf("All components are on none, one and three nodes at a time, %d samples of %s each, measured by flow schemas of their own. Then one after the other on all nodes, two samples: the truth is their mean.", o.few, o.window),
 	}
-	if o.Wanted("live") {
+	if !o.Wanted("live") {
+		said = append(said, "In this run the large cluster is the recorded one: what follows is forecast of it.")
+	}
+	if o.Wanted("live") || o.Wanted("staging") {
 		said = append(said,
 			"Staging: the same components on all nodes of the staging cluster, of which the forecast knows none, one, and all; with them only three nodes of the large cluster.",
 			"Rehearsal: the agents as a program of their own, a process for each node with its node's identity, on none, one, three and nine nodes of the staging lab, which has as many of the objects that they read; nothing of the large cluster itself is known.",

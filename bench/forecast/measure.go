@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/seakeep/seakeep/bench/result"
 	"github.com/seakeep/seakeep/forecast"
 	"github.com/seakeep/seakeep/forecast/observe"
 )
@@ -42,6 +41,12 @@ func (r *rig) measure(ctx context.Context) ([]outcome, error) {
 			return nil, err
 		}
 		outcomes = live
+	} else if r.options.Wanted("staging") {
+		staged, err := r.againstRecorded(ctx)
+		if err != nil {
+			return nil, err
+		}
+		outcomes = staged
 	}
 	if r.options.Wanted("traces") {
 		traces, err := readTraces(r.options.traces)
@@ -61,6 +66,54 @@ func (r *rig) measure(ctx context.Context) ([]outcome, error) {
 		outcomes = append(outcomes, drawn...)
 	}
 	return outcomes, nil
+}
+
+// againstRecorded rehearses and stages live, and holds against them the large cluster as it was recorded: a quarter of the time of
+// measuring that anew.
+func (r *rig) againstRecorded(ctx context.Context) ([]outcome, error) {
+	traces, err := readTraces(r.options.traces)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]variation, len(traces))
+	for i, t := range traces {
+		all[i] = t.Variation
+	}
+	staged, rehearsed, err := r.staging(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	var outcomes []outcome
+	for _, t := range traces {
+		steps, truth, length := t.whole()
+		at := forecast.At{Cluster: large, Nodes: t.Nodes, Objects: t.Variation.Objects}
+		for how, samples := range map[string][]forecast.Sample{
+			fromStaging: slices.Concat(staged[t.Variation.Name], exposedOn(steps, 0, 3)), fromRehearsal: rehearsed[t.Variation.Name],
+		} {
+			made, err := held(how, t.Variation, samples, truth, at, length)
+			if err != nil {
+				return nil, err
+			}
+			outcomes = append(outcomes, made...)
+		}
+	}
+	return outcomes, nil
+}
+
+// whole cuts a trace into the samples of all steps with few nodes, and what all nodes cost.
+func (t *trace) whole() (samples []forecast.Sample, truth map[forecast.Kind]float64, length time.Duration) {
+	for _, p := range t.Phases {
+		switch {
+		case p.Exposed == t.Nodes:
+			length = p.To - p.From
+			truth = mean(t.cut(p, p.From, length, 1, nil))
+		case p.Exposed == 0:
+			samples = append(samples, t.cut(p, p.From, p.To-p.From, 1, nil)...)
+		default:
+			samples = append(samples, t.cut(p, p.From, (p.To-p.From)/6, 6, nil)...)
+		}
+	}
+	return samples, truth, length
 }
 
 // live measures components in labs.
@@ -254,20 +307,7 @@ func held(how string, v variation, samples []forecast.Sample, truth map[forecast
 func recorded(traces []*trace) ([]outcome, error) {
 	var outcomes []outcome
 	for _, t := range traces {
-		var samples []forecast.Sample
-		truth := map[forecast.Kind]float64{}
-		var length time.Duration
-		for _, p := range t.Phases {
-			switch {
-			case p.Exposed == t.Nodes:
-				length = p.To - p.From
-				truth = mean(t.cut(p, p.From, length, 1, nil))
-			case p.Exposed == 0:
-				samples = append(samples, t.cut(p, p.From, p.To-p.From, 1, nil)...)
-			default:
-				samples = append(samples, t.cut(p, p.From, (p.To-p.From)/6, 6, nil)...)
-			}
-		}
+		samples, truth, length := t.whole()
 		made, err := held(fromRecorded, t.Variation, samples, truth, forecast.At{Cluster: large, Nodes: t.Nodes, Objects: t.Variation.Objects}, length)
 		if err != nil {
 			return nil, err
@@ -364,82 +404,4 @@ func (t *trace) cut(p phase, from, window time.Duration, windows int, only []str
 		all[i].Cost[forecast.Seats] += q.Took.Seconds() / window.Seconds()
 	}
 	return all
-}
-
-// cases are the report's.
-func (r *rig) cases(report *result.Report, outcomes []outcome) error {
-	var outside []string
-	all := map[string][2]int{}
-	for _, how := range []string{fromSteps, fromStaging, fromRehearsal, fromRecorded, fromTraces} {
-		for _, k := range kinds {
-			kind := k.kind
-			errs := result.Runs{}
-			right, n := 0, 0
-			for _, o := range outcomes {
-				if o.how != how || o.kind != string(kind) {
-					continue
-				}
-				n++
-				if o.unknown == "" {
-					errs.Add(subject, math.Abs(o.error()))
-				}
-				if o.right() {
-					right++
-				} else if k.targeted {
-					outside = append(outside, o.String())
-				}
-			}
-			if n == 0 {
-				continue
-			}
-			both := all[string(kind)]
-			all[string(kind)] = [2]int{both[0] + right, both[1] + n}
-			if len(errs[subject]) == 0 {
-				errs.Add(subject, 100)
-			}
-			c := errs.Case(how, "error of the "+string(kind)+" forecast on all nodes, absolute, median", "%", subject)
-			near := 0
-			for _, e := range errs[subject] {
-				if e <= 20 {
-					near++
-				}
-			}
-			c.Note = fmt.Sprintf("%d of %d within ±20 %%; the truth is inside the interval in %d of %d.", near, n, right, n)
-			if k.targeted {
-				c.AtMost(20)
-				c.Profile = outsideName
-			} else {
-				c.Note += " The truth is demand and waiting."
-			}
-			report.Cases = append(report.Cases, c)
-		}
-	}
-	for _, k := range kinds {
-		kind := k.kind
-		if count, ok := all[string(kind)]; ok && k.targeted {
-			runs := result.Runs{}
-			runs.Add(subject, 100*float64(count[0])/float64(count[1]))
-			c := runs.Case("all", "truths of "+string(kind)+" inside the 95 % interval", "%", subject)
-			low, high := wilson(count[0], count[1])
-			c.Note = fmt.Sprintf("%d of %d, Wilson interval %.0f–%.0f %%.", count[0], count[1], 100*low, 100*high)
-			met := runs[subject][0] >= 90
-			c.Target, c.Met, c.Profile = "≥ 90 %", &met, outsideName
-			report.Cases = append(report.Cases, c)
-		}
-	}
-	if len(report.Missed()) > 0 || len(outside) > 0 {
-		report.Profiles = append(report.Profiles, result.Profile{Name: outsideName, Top: append([]string{"forecasts whose interval does not hold the truth:"}, outside...)})
-	}
-	return nil
-}
-
-const outsideName = "forecasts beside the truth"
-
-// wilson is the 95 % interval of a share.
-func wilson(k, n int) (low, high float64) {
-	const z = 1.96
-	p, m := float64(k)/float64(n), float64(n)
-	middle := (p + z*z/(2*m)) / (1 + z*z/m)
-	half := z / (1 + z*z/m) * math.Sqrt(p*(1-p)/m+z*z/(4*m*m))
-	return max(0, middle-half), min(1, middle+half)
 }
