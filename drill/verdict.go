@@ -123,7 +123,24 @@ func judgeAgents(r *Result, h v1alpha1.DrillHypothesis) Judgement {
 	return j
 }
 
+// judgeExposed judges on what share of the nodes a change came to run that was rolled out in steps.
+func judgeExposed(r *Result, h v1alpha1.DrillHypothesis) Judgement {
+	j := Judgement{Hypothesis: h, Verdict: Unknown, Reason: "nothing was rolled out in steps"}
+	if r.Rollout == nil || r.Rollout.Nodes == 0 {
+		return j
+	}
+	ratio := float64(r.Rollout.ExposedNodes) / float64(r.Rollout.Nodes)
+	j.Value, j.Verdict, j.Reason = &ratio, Fail, fmt.Sprintf("%d of %d nodes", r.Rollout.ExposedNodes, r.Rollout.Nodes)
+	if holds(ratio, h.Op, h.Value) {
+		j.Verdict = Pass
+	}
+	return j
+}
+
 func judgeRun(r *Result, h v1alpha1.DrillHypothesis) Judgement {
+	if h.Metric == "exposedRatio" {
+		return judgeExposed(r, h)
+	}
 	if h.Metric == "agentSuccessRatio" {
 		return judgeAgents(r, h)
 	}

@@ -187,7 +187,8 @@ type DrillHypothesis struct {
 	During []string `json:"during,omitempty"`
 	// Metric is successRatio, withinRatio, p50Seconds, p99Seconds, maxSeconds, samples, missed or late of a probe, or
 	// mitigationSeconds, recoverySeconds or agentSuccessRatio of the run: the share of the agents' requests, retries
-	// included, that got their answer.
+	// included, that got their answer; or exposedRatio, the share of the nodes that ever ran a change that was rolled out in
+	// steps.
 	Metric string `json:"metric"`
 	// Within is the limit of withinRatio, in machine time.
 	Within *metav1.Duration `json:"within,omitempty"`

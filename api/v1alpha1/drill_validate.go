@@ -269,7 +269,7 @@ func (d *Drill) validateSelection(probe, series string, path *field.Path) field.
 
 var (
 	probeMetrics = []string{"successRatio", "withinRatio", "p50Seconds", "p99Seconds", "maxSeconds", "samples", "missed", "late"}
-	runMetrics   = []string{"mitigationSeconds", "recoverySeconds", "agentSuccessRatio"}
+	runMetrics   = []string{"mitigationSeconds", "recoverySeconds", "agentSuccessRatio", "exposedRatio"}
 	// DrillOps are the comparisons of a hypothesis.
 	DrillOps = []string{"<", "<=", ">=", ">", "=="}
 )

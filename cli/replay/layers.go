@@ -48,8 +48,9 @@ func ParseLayers(text string) (Layers, error) {
 		return "", fmt.Errorf("none stands alone, got %q", text)
 	}
 	gates := slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return part == None || part == DNS || part == Rollout })
-	if len(slices.Compact(slices.Sorted(slices.Values(gates)))) > 1 {
-		return "", fmt.Errorf("there is one gate, with its limits or with one other layer in their place, got %q", text)
+	gates = slices.Compact(slices.Sorted(slices.Values(gates)))
+	if len(gates) > 1 && !slices.Equal(gates, []string{Clamp, Overload}) {
+		return "", fmt.Errorf("there is one gate, with its limits, or with relay, or with overload and clamp in their place, got %q", text)
 	}
 	slices.Sort(parts)
 	if len(slices.Compact(parts)) != len(strings.Split(text, ",")) {

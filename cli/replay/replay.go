@@ -113,6 +113,7 @@ func (o Options) once(ctx context.Context, d *v1alpha1.Drill, layers Layers, fro
 	options.APIServers = d.Target.APIServers + added(d)
 	target := &labTarget{serving: options.APIServers}
 	if layers.has(Rollout) {
+		d = rolledOut(d)
 		target.rollouts = &rollouts{executable: o.Executable, scenario: d}
 	}
 	closeDoor := o.openDoor(&options, target, layers)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,6 +46,24 @@ type rollouts struct {
 	stop     context.CancelFunc
 	mu       sync.Mutex
 	exposed  map[string]bool // nodes that ever had a pod of the change
+}
+
+// bakes is how long a rollout is watched in incident time: it holds one node and then three for longer than the caches live,
+// and takes them back.
+const bakes = 100 * time.Minute
+
+// rolledOut is the scenario as it goes when the change is rolled out in steps: there is nothing that an operator would have to
+// delete, and it is over when the rollout has had its time.
+func rolledOut(d *v1alpha1.Drill) *v1alpha1.Drill {
+	own := *d
+	gone := map[string]bool{}
+	own.Timeline = slices.DeleteFunc(slices.Clone(d.Timeline), func(s v1alpha1.DrillStep) bool {
+		gone[s.Name] = s.Mitigates || gone[s.After]
+		return gone[s.Name]
+	})
+	own.Phases = slices.DeleteFunc(slices.Clone(d.Phases), func(p v1alpha1.DrillPhase) bool { return p.After != "" })
+	own.End = v1alpha1.DrillEnd{At: metav1.Duration{Duration: bakes}}
+	return &own
 }
 
 // RollOut implements drill.RollerOut: a DaemonSet that is to be applied is rolled out, with what stands beside it.
