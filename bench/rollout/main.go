@@ -31,12 +31,13 @@ const (
 // options are how a run is made.
 type options struct {
 	run.Options
-	live, rescues bool
-	drawn         int
-	seed          uint64
-	traces        string
-	record        bool
-	again         bool
+	live    bool
+	rescues int
+	drawn   int
+	seed    uint64
+	traces  string
+	record  bool
+	again   bool
 }
 
 func main() {
@@ -51,7 +52,7 @@ func main() {
 func parse(args []string, getenv func(string) string, stderr io.Writer) (o options, err error) {
 	o.Options, err = run.Parse("rollout", args, getenv, stderr, func(flags *flag.FlagSet) {
 		flags.BoolVar(&o.live, "live", true, "run every trial live")
-		flags.BoolVar(&o.rescues, "rescue", true, "roll a saturated API server back")
+		flags.IntVar(&o.rescues, "rescues", 3, "how often a saturated API server is rolled back")
 		flags.IntVar(&o.drawn, "drawn", 140, "trials drawn from traces")
 		flags.Uint64Var(&o.seed, "seed", 1, "draws them")
 		flags.StringVar(&o.traces, "traces", "bench/rollout/testdata", "`folder` of the traces")
@@ -61,8 +62,8 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 	if o.again {
 		o.live = false
 	}
-	if err == nil && (o.drawn < 0 || o.record && !o.live) {
-		err = errors.New("drawn must be ≥ 0, and record needs live")
+	if err == nil && (o.drawn < 0 || o.rescues < 0 || o.record && !o.live) {
+		err = errors.New("drawn and rescues must be ≥ 0, and record needs live")
 	}
 	return o, err
 }
@@ -103,7 +104,7 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 		return err
 	}
 	var all []judged
-	if r.options.live || r.options.rescues {
+	if r.options.live || r.options.rescues > 0 {
 		labs, err := newLabRig(ctx, r.dir, r.options.seed, r.say)
 		if err != nil {
 			return err
@@ -116,7 +117,7 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 			}
 			all = append(all, done...)
 		}
-		if r.options.rescues {
+		if r.options.rescues > 0 {
 			if err := r.measureRescues(ctx, labs, report); err != nil {
 				return err
 			}
@@ -241,7 +242,7 @@ func judgeAgain(ctx context.Context, trials []trial, dir string) ([]judged, erro
 	for _, t := range trials {
 		recorded, ok := traces[t.Name]
 		if !ok {
-			return nil, fmt.Errorf("there is no trace of the trial %s in %s", t.Name, dir)
+			continue // it was not among those that were recorded
 		}
 		j, err := judgeAll(ctx, t, recorded)
 		if err != nil {
@@ -262,13 +263,16 @@ func draw(ctx context.Context, trials []trial, dir string, n int, seed uint64) (
 	var kinds [2][]trial
 	for _, t := range trials {
 		if _, ok := traces[t.Name]; !ok {
-			return nil, fmt.Errorf("there is no trace of the trial %s in %s", t.Name, dir)
+			continue
 		}
 		if t.bad() {
 			kinds[0] = append(kinds[0], t)
 		} else {
 			kinds[1] = append(kinds[1], t)
 		}
+	}
+	if len(kinds[0]) == 0 || len(kinds[1]) == 0 {
+		return nil, fmt.Errorf("the traces in %s must be of bad changes and of good ones", dir)
 	}
 	var all []judged
 	for i := range n {
@@ -420,12 +424,9 @@ func classes(all []judged) []result.Case {
 	return cases
 }
 
-// rescues is how often the API server is saturated and rolled back.
-const rescues = 3
-
 func (r *rig) measureRescues(ctx context.Context, labs *labRig, report *result.Report) error {
 	var all []rescue
-	for n := range rescues {
+	for n := range r.options.rescues {
 		one, err := labs.rescue(ctx, 1000+n)
 		if err != nil {
 			return fmt.Errorf("rescue %d: %w", n+1, err)
