@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -20,6 +21,18 @@ import (
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 )
+
+// mayView lets the pods of the namespace default read.
+func mayView(t *testing.T, client kubernetes.Interface) {
+	t.Helper()
+	_, err := client.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "default-view"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "default", Namespace: "default"}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // The verbs against a real control plane: a DaemonSet is measured where it runs, nothing stays of what it was measured with, and
 // the cluster's shape is one that a lab can be built from.
@@ -32,6 +45,7 @@ func TestForecastOnALab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	mayView(t, client)
 	labels := map[string]string{"app": "agent"}
 	_, err = client.AppsV1().DaemonSets("default").Create(t.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{
 		Selector: &metav1.LabelSelector{MatchLabels: labels},
@@ -107,21 +121,25 @@ func TestForecastOnALab(t *testing.T) {
 		t.Errorf("%+v", gone)
 	}
 
-	// The API server counts its objects a minute after its start.
-	var shaped string
-	testkit.Within(t, "a shape", 90*time.Second, func() bool {
-		code, stdout, _ := command(t, "", "forecast", "shape", "--kubeconfig", kubeconfig, "--for", "1s")
-		shaped = stdout
-		return code == ExitOK
-	})
+	// The API server counts each kind of object once a minute.
 	file := filepath.Join(dir, "shape.yaml")
-	if err := os.WriteFile(file, []byte(shaped), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	shape, _, err := config.LoadKind[*v1alpha1.ClusterShape](file, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var shaped string
+	shape := &v1alpha1.ClusterShape{}
+	testkit.Within(t, "a shape", 2*time.Minute, func() bool {
+		code, stdout, _ := command(t, "", "forecast", "shape", "--kubeconfig", kubeconfig, "--for", "1s")
+		if code != ExitOK {
+			return false
+		}
+		shaped = stdout
+		if err := os.WriteFile(file, []byte(shaped), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if shape, _, err = config.LoadKind[*v1alpha1.ClusterShape](file, nil); err != nil {
+			t.Fatal(err)
+		}
+		return shape.Count("", "pods") >= 30
+	})
 	if shape.Count("", "nodes") != 3 || shape.Count("", "pods") < 30 || bytes.Contains([]byte(shaped), []byte("agent")) {
 		t.Errorf("the shape:\n%s", shaped)
 	}

@@ -38,6 +38,7 @@ func TestRolloutGrowthOnALab(t *testing.T) {
 		t.Fatal(err)
 	}
 	servers := []observe.Server{{Name: "lab", URL: l.APIServerURL(0) + "/metrics", Client: metrics}}
+	mayView(t, client)
 	labels := map[string]string{"app": "agent"}
 	_, err = client.AppsV1().DaemonSets("default").Create(t.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{
 		Selector: &metav1.LabelSelector{MatchLabels: labels},

@@ -34,5 +34,5 @@ func Example() {
 	fmt.Println(verdict.Reason)
 	// Output:
 	// Fail
-	// 8.97 of seats (8.07–9.88), 112 % of the 8 that others leave: even its lower bound is over 60 %
+	// 8.97 of seats (7.55–10.4), 112 % of the 8 that others leave: even its lower bound is over 60 %
 }

@@ -23,9 +23,10 @@ type Options struct {
 	// MinSizes is how many sizes of clusters it takes for β to be read from them, the largest four times the smallest; default 3.
 	MinSizes int
 	// ModelError is the relative standard deviation of what a straight line leaves out (nodes that differ, caches, the hour of
-	// the day), default 0.05: no interval gets narrower than ±10 %, however many samples there are. Live runs say whether it is
-	// enough: make bench-forecast.
-	ModelError float64
+	// the day), default 0.05: no interval gets narrower than ±10 %, however many samples there are. TimedError is that of kinds
+	// that are made of how long something took (seats, service, processors), default 0.08: what a few nodes ask of a quiet server
+	// takes a little less than what all ask. Live runs say whether it is enough: make bench-forecast.
+	ModelError, TimedError float64
 	// ClusterError is the relative standard deviation between clusters of the same size (their processors, their versions),
 	// default 0.1.
 	ClusterError float64
@@ -41,6 +42,7 @@ func (o Options) withDefaults() (Options, error) {
 		{&o.PriorExponent, 1, "prior exponent", 3},
 		{&o.PriorSpread, 0.6, "prior spread", 3},
 		{&o.ModelError, 0.05, "model error", 1},
+		{&o.TimedError, 0.08, "timed error", 1},
 		{&o.ClusterError, 0.1, "cluster error", 1},
 	} {
 		if *d.v == 0 {
@@ -74,4 +76,12 @@ func (o Options) exponent(kind Kind) float64 {
 		return 0
 	}
 	return o.PriorExponent
+}
+
+// floor is the relative standard deviation that no number of samples takes away.
+func (o Options) floor(kind Kind) float64 {
+	if kind == Seats || kind == Service || kind == CPU {
+		return o.TimedError
+	}
+	return o.ModelError
 }

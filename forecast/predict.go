@@ -150,7 +150,7 @@ func (m *Model) sources(kind Kind, at At) (all []source, why string) {
 			s.y += l.a
 			variance += l.varA + 2*n*l.cov
 		}
-		s.sampling, s.model = math.Sqrt(math.Max(0, variance)), m.options.ModelError*math.Abs(s.y)
+		s.sampling, s.model = math.Sqrt(math.Max(0, variance)), m.options.floor(kind)*math.Abs(s.y)
 		s.future = math.Sqrt((l.base + l.each*n) / window)
 		s.reach = math.Log(target / math.Max(1, c.size(objects)))
 		all = append(all, s)
@@ -315,7 +315,7 @@ func (m *Model) start(kind Kind, at At) (i Interval, ok bool) {
 		i.Unbounded, i.Unknown = true, "starts were measured in one sample only"
 		return i, true
 	}
-	half := math.Hypot(t*math.Sqrt(b.variance), normal*m.options.ModelError*b.mean) * carried
+	half := math.Hypot(t*math.Sqrt(b.variance), normal*m.options.floor(kind)*b.mean) * carried
 	z := math.Exp(normal * math.Abs(m.options.PriorSpread*best.reach))
 	i.Lower, i.Upper = math.Max(0, i.Mean-half)/z, (i.Mean+half)*z
 	return i, true

@@ -14,6 +14,9 @@ type Kind string
 const (
 	// Seats is seat-seconds per second, the unit of API Priority and Fairness: requests executing at a time, by their width.
 	Seats Kind = "seats"
+	// Service is what Seats would be if no request waited for a processor or for another: each at the lower quartile of its like.
+	// On a server that others keep busy it is the demand, and Seats is demand and waiting.
+	Service Kind = "service"
 	// Requests is requests per second, the openings of watches among them.
 	Requests Kind = "requests"
 	// Bytes is bytes per second, requests and answers together.
@@ -27,12 +30,12 @@ const (
 )
 
 // Kinds are all kinds, in the order in which they are told.
-func Kinds() []Kind { return []Kind{Seats, Requests, Bytes, Watches, CPU, Memory} }
+func Kinds() []Kind { return []Kind{Seats, Service, Requests, Bytes, Watches, CPU, Memory} }
 
 // Unit is what a kind is counted in, for people.
 func (k Kind) Unit() string {
 	switch k {
-	case Seats:
+	case Seats, Service:
 		return "seats"
 	case Requests:
 		return "/s"

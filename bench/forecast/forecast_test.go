@@ -103,7 +103,7 @@ func TestTraces(t *testing.T) {
 			t.Errorf("%s", o)
 		}
 	}
-	if len(outcomes) != 24 {
+	if len(outcomes) != 36 {
 		t.Errorf("%d outcomes", len(outcomes))
 	}
 	// The numbers make a report that can be published, with what is missed and why.

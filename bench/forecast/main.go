@@ -53,7 +53,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 		flags.IntVar(&o.live, "live", 8, "components measured live")
 		flags.IntVar(&o.drawn, "drawn", 32, "forecasts drawn from traces")
 		flags.Uint64Var(&o.seed, "seed", 1, "draws the components")
-		flags.DurationVar(&o.window, "window", 20*time.Second, "length of a sample")
+		flags.DurationVar(&o.window, "window", 15*time.Second, "length of a sample")
 		flags.IntVar(&o.few, "few", 6, "samples of one and of three nodes")
 		flags.StringVar(&o.traces, "traces", "bench/forecast/testdata", "`folder` of the traces")
 		flags.BoolVar(&o.record, "record", false, "write the traces anew, from this run")
@@ -86,15 +86,26 @@ func (r *rig) Close() {}
 // Setup implements run.Rig.
 func (r *rig) Setup(context.Context) []string {
 	o := r.options
-	return []string{
+	said := []string{
 		fmt.Sprintf("A lab of %d nodes, one of %d for staging, each with a real API server on the whole machine, which the agents share with it at nice 10.", o.nodes, o.staging),
 		fmt.Sprintf("%d components drawn from seed %d: DaemonSets whose agents LIST 20 to 200 ConfigMaps of 0.3 to 2 KB, JSON or protobuf, compressed or not, from the API server's cache or newest, each a few seconds. Each comes to at most %g seats or so on all nodes: further up requests wait for each other, and the truth is cut off.", o.live, o.seed, most),
 		fmt.Sprintf("All components are on none, one and three nodes at a time, %d samples of %s each, measured by flow schemas of their own. Then one after the other on all nodes, two samples: the truth is their mean.", o.few, o.window),
-		"Staging: the same components on all nodes of the staging cluster, of which the forecast knows none, one, and all; with them only three nodes of the large cluster.",
-		"Rehearsal: the agents as a program of their own, a process for each node with its node's identity, on none, one, three and nine nodes of the staging lab, which has as many of the objects that they read; nothing of the large cluster itself is known.",
-		fmt.Sprintf("Traces: requests with their nodes and times, as the audit log of such a run has them. %d forecasts are drawn from them: which node was the one, when the samples were taken, and which moment is the truth.", o.drawn),
-		run.LoadAverage(),
 	}
+	if !o.Wanted("live") {
+		said = append(said, "In this run the large cluster is the recorded one: what follows is forecast of it.")
+	}
+	if o.Wanted("live") || o.Wanted("staging") {
+		said = append(said,
+			"Staging: the same components on all nodes of the staging cluster, of which the forecast knows none, one, and all; with them only three nodes of the large cluster.",
+			"Rehearsal: the agents as a program of their own, a process for each node with its node's identity, on none, one, three and nine nodes of the staging lab, which has as many of the objects that they read; nothing of the large cluster itself is known.",
+		)
+	}
+	return append(said,
+		"Cost is requests, and service: the seats that requests would hold if none waited, each at the lower quartile of its like on that step, by the API server's audit log. Seats are what priority and fairness counts, as long as requests take: on a machine that others use too they are demand and waiting, and stand beside without a target.",
+		fmt.Sprintf("Traces: requests with their nodes and times, as the audit log of such a run has them. %d forecasts are drawn from them: which node was the one, when the samples were taken, and which moment is the truth.", o.drawn),
+		"The floor of what is timed, 8 %, was set with the first traces at hand; their intervals were ±10 % at the least before, and held 90 % of the truths. Live runs test it anew.",
+		run.LoadAverage(),
+	)
 }
 
 // outcome is one forecast and what became of it.

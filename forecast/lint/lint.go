@@ -153,25 +153,25 @@ func (m *Manifest) add(text []byte, nesting int) error {
 	case "DaemonSet":
 		var ds appsv1.DaemonSet
 		if err := yaml.Unmarshal(text, &ds); err != nil {
-			return fmt.Errorf("DaemonSet: %w", err)
+			return fmt.Errorf("parsing DaemonSet: %w", err)
 		}
 		m.daemonSets = append(m.daemonSets, ds)
 	case "ClusterRole":
 		var role rbacv1.ClusterRole
 		if err := yaml.Unmarshal(text, &role); err != nil {
-			return fmt.Errorf("ClusterRole: %w", err)
+			return fmt.Errorf("parsing ClusterRole: %w", err)
 		}
 		m.roles[role.Name] = role.Rules
 	case "Role":
 		var role rbacv1.Role
 		if err := yaml.Unmarshal(text, &role); err != nil {
-			return fmt.Errorf("Role: %w", err)
+			return fmt.Errorf("parsing Role: %w", err)
 		}
 		m.roles[role.Namespace+"/"+role.Name] = role.Rules
 	case "ClusterRoleBinding", "RoleBinding":
 		var b rbacv1.RoleBinding // the two have the same fields
 		if err := yaml.Unmarshal(text, &b); err != nil {
-			return fmt.Errorf("%s: %w", head.Kind, err)
+			return fmt.Errorf("parsing %s: %w", head.Kind, err)
 		}
 		one := binding{name: b.Name, subjects: b.Subjects, role: b.RoleRef.Name}
 		if head.Kind == "RoleBinding" {
@@ -189,7 +189,7 @@ func (m *Manifest) add(text []byte, nesting int) error {
 	case "ConfigMap":
 		var c corev1.ConfigMap
 		if err := yaml.Unmarshal(text, &c); err != nil {
-			return fmt.Errorf("ConfigMap: %w", err)
+			return fmt.Errorf("parsing ConfigMap: %w", err)
 		}
 		m.configs[c.Namespace+"/"+c.Name] = c
 	default:

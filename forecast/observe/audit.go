@@ -61,6 +61,8 @@ type Request struct {
 	Took  time.Duration
 	// From is the node it came from, by its token's claims, else by its address.
 	From string
+	// Like is what it asked for: requests of one like take the same when none waits.
+	Like string
 	Code int
 	// Seats is how many it held, 1 when that is not known.
 	Seats float64
@@ -149,7 +151,8 @@ func (a *AuditLog) add(line []byte) {
 	if e.Staged.After(a.Last) {
 		a.Last = e.Staged
 	}
-	request := Request{Start: e.Received, From: e.from(), Seats: 1}
+	path, _, _ := strings.Cut(e.RequestURI, "?")
+	request := Request{Start: e.Received, From: e.from(), Like: e.Verb + " " + path, Seats: 1}
 	if e.ResponseStatus != nil {
 		request.Code = e.ResponseStatus.Code
 	}
@@ -252,6 +255,7 @@ func (t Trace) Samples(window time.Duration) ([]forecast.Sample, error) {
 		}
 	}
 	t.charge(samples, requests, window)
+	AddService(samples, requests)
 	kept := samples[:0]
 	for i, s := range samples {
 		if leaves[i] {

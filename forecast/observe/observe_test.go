@@ -275,6 +275,38 @@ func zipped(t *testing.T, text string) []byte {
 	return b.Bytes()
 }
 
+// Three requests in four wait for processors that others take, on one step and not on the other: what they would take without
+// is told all the same.
+func TestService(t *testing.T) {
+	trace := Trace{Cluster: "c", Nodes: 300, First: epoch, Last: epoch.Add(10 * time.Minute)}
+	for second := range 600 {
+		at := epoch.Add(time.Duration(second) * time.Second)
+		for node, from := range []int{0, 300, 300} {
+			if second < from || second%5 != node {
+				continue
+			}
+			took := time.Duration(10+second%3) * time.Millisecond
+			if second >= 300 && second%2 == 0 {
+				took *= 7
+			}
+			trace.Requests = append(trace.Requests, Request{Start: at, Took: took, From: fmt.Sprint("node-", node), Like: "list /api/v1/pods", Code: 200, Seats: 1})
+		}
+	}
+	samples, err := trace.Samples(time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range samples {
+		each, seats := s.Cost[forecast.Service]/float64(s.Exposed), s.Cost[forecast.Seats]/float64(s.Exposed)
+		if !s.Startup && (each < 0.0018 || each > 0.0024) {
+			t.Errorf("%d nodes: %.5f each without waiting, %.5f with, want a fifth of 10 ms", s.Exposed, each, seats)
+		}
+		if s.Exposed == 3 && !s.Startup && seats < 0.006 {
+			t.Errorf("the seats held do not show the waiting: %.5f", seats)
+		}
+	}
+}
+
 func TestAuditLogRefused(t *testing.T) {
 	for name, o := range map[string]AuditOptions{
 		"no user":        {Cluster: "c", Nodes: 1},

@@ -127,6 +127,8 @@ func (s Survey) Room(own float64) map[forecast.Kind]forecast.Room {
 	rooms := map[forecast.Kind]forecast.Room{}
 	if s.Processors > 0 {
 		rooms[forecast.CPU] = forecast.Room{Capacity: s.Processors, Used: max(0, s.CPU-own)}
+		// A request that does not wait keeps up to one processor busy.
+		rooms[forecast.Service] = rooms[forecast.CPU]
 	}
 	if s.Seats > 0 {
 		rooms[forecast.Seats] = forecast.Room{Capacity: s.Seats, Used: s.SeatsTaken}
