@@ -33,3 +33,27 @@ func TestWilson(t *testing.T) {
 		}
 	}
 }
+
+// What was recorded live must be judged as well by what judges now: a check that is made stricter, or laxer, shows here first.
+func TestTracesAreJudgedRight(t *testing.T) {
+	trials, err := loadTrials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	drawn, err := draw(t.Context(), trials, "testdata", 120, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range drawn {
+		if j.wrong() {
+			t.Logf("%s: %s after %s: %s", j.trial.Name, j.by[subject].verdict, j.by[subject].took, j.by[subject].why)
+		}
+	}
+	c := count(drawn, subject)
+	if k, n := c.precision(); ratio(k, n) < 0.9 {
+		t.Errorf("precision is %d of %d", k, n)
+	}
+	if k, n := c.recall(); ratio(k, n) < 0.95 {
+		t.Errorf("recall is %d of %d", k, n)
+	}
+}

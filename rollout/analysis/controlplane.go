@@ -37,6 +37,8 @@ type serverReading struct {
 	load      signals.Load
 	latencies signals.Latencies
 	flows     signals.Flows
+	// since are the readings that percentiles are counted from, by class: where few ask, several readings make one.
+	since map[signals.RequestClass]signals.Latencies
 }
 
 // forgetServers is when a process that was not met again is taken for dead.
@@ -70,6 +72,14 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 			// Behind one address may be several: a counter is compared with the same process's only.
 			process := fmt.Sprintf("%s@%d", server.Name, read.load.Started.Unix())
 			before, seen := c.servers[process]
+			read.since = map[signals.RequestClass]signals.Latencies{}
+			for _, class := range signals.RequestClasses {
+				read.since[class] = read.latencies
+				// Too few since then: counting goes on from there.
+				if from, ok := before.since[class]; ok && read.latencies.Since(from)[class].Total() < fewRequests {
+					read.since[class] = from
+				}
+			}
 			c.servers[process] = read
 			for name, old := range c.servers {
 				if read.load.Read.Sub(old.load.Read) > forgetServers {
@@ -141,7 +151,8 @@ func readServer(ctx context.Context, server Endpoint, now func() time.Time) (r s
 	return r, seats, nil
 }
 
-// fewRequests is how many requests a percentile needs: of fewer, one slow one is the percentile.
+// fewRequests is how many requests a percentile needs: of fewer, one slow one is the percentile. What slows requests down also
+// makes them fewer, so that too few in one reading must not mean that nothing is known.
 const fewRequests = 20
 
 func levelsOf(r, before serverReading, seen bool, seats float64, worst func(string, float64)) {
@@ -175,7 +186,8 @@ func levelsOf(r, before serverReading, seen bool, seats float64, worst func(stri
 	if change.EtcdRequests > 0 {
 		worst(checkEtcdLatency, change.EtcdLatency().Seconds())
 	}
-	for class, h := range r.latencies.Since(before.latencies) {
+	for class, from := range before.since {
+		h := r.latencies.Since(from)[class]
 		check := map[signals.RequestClass]string{signals.ClassRead: checkReadLatency, signals.ClassList: checkListLatency, signals.ClassWrite: checkWriteLatency}[class]
 		if p99, ok := h.Quantile(0.99); ok && h.Total() >= fewRequests {
 			worst(check, p99)
@@ -289,7 +301,8 @@ func figures(c v1alpha1.RolloutControlPlane) []figure {
 		{checkCPU, "processors in use", "ratio", c.MaxCPU, true, true},
 		{checkMemory, "memory of its limit", "ratio", c.MaxMemory, true, true},
 		{checkInFlight, "seats in use", "ratio", c.MaxInFlight, true, true},
-		{checkEtcdLatency, "mean time of a request to etcd", "s", c.MaxEtcdLatency.Seconds(), true, false},
+		// A mean of small numbers that moves with whatever else the machine does; what it does to requests is above.
+		{checkEtcdLatency, "mean time of a request to etcd", "s", c.MaxEtcdLatency.Seconds(), true, true},
 		{checkEtcdLeader, "members of etcd without a leader", "", 0.5, true, true},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -162,5 +163,40 @@ kubernetes_build_info{git_version="v1.36.3"} 1
 		if cpu, ok := p.levels[checkCPU]; looks > 2 && (!ok || cpu > 0.01) {
 			t.Errorf("look %d: processors %v of them (known %t), it uses 0.5 %%", looks, cpu, ok)
 		}
+	}
+}
+
+// Ten writes between two readings are no percentile, and twenty between three are.
+func TestPercentilesWaitForRequests(t *testing.T) {
+	readings := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fast, all := 1000, 1000+10*readings
+		readings++
+		fmt.Fprintf(w, `process_cpu_seconds_total %d
+process_resident_memory_bytes 4e8
+process_start_time_seconds 1700000000
+apiserver_current_inflight_requests{request_kind="mutating"} 1
+apiserver_request_duration_seconds_bucket{verb="PATCH",le="0.1"} %d
+apiserver_request_duration_seconds_bucket{verb="PATCH",le="1"} %d
+apiserver_request_duration_seconds_bucket{verb="PATCH",le="+Inf"} %d
+kubernetes_build_info{git_version="v1.36.3"} 1
+`, readings, fast, all, all)
+	}))
+	defer server.Close()
+	c, err := open(Cluster{Name: "c", Config: &rest.Config{Host: server.URL}, Servers: []Endpoint{{Name: "s", URL: server.URL, Client: server.Client()}}}, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var known []bool
+	for range 7 {
+		p := c.readServers(t.Context(), time.Now)
+		v, ok := p.levels[checkWriteLatency]
+		known = append(known, ok)
+		if ok && v < 0.9 {
+			t.Errorf("the 99th percentile is %v s, all writes take nearly 1 s", v)
+		}
+	}
+	if diff := cmp.Diff([]bool{false, false, true, false, true, false, true}, known); diff != "" {
+		t.Errorf("known at a reading (-want +got):\n%s", diff)
 	}
 }
