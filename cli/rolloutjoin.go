@@ -41,7 +41,7 @@ import (
 // rolloutJoined is what a run needs of the other parts, joined for one plan.
 type rolloutJoined struct {
 	clusters map[string]engine.Cluster
-	analyst  engine.Analyst
+	analyst  *analysis.Analyst
 	growth   *rolloutGrowth
 	opened   []*kubernetes.Clientset
 
@@ -142,8 +142,21 @@ func joinRollout(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollo
 	return joined, nil
 }
 
+// measure measures all clusters until it is stopped, so that there is a time before the change to compare with, and clusters
+// without it.
+func (j *rolloutJoined) measure(ctx context.Context, env *Env) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var measuring sync.WaitGroup
+	measuring.Go(func() {
+		if err := j.analyst.Run(ctx); err != nil && ctx.Err() == nil {
+			env.Log().Warn("The clusters are not measured between looks", "reason", err)
+		}
+	})
+	return func() { cancel(); measuring.Wait() }
+}
+
 func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollout, run, holder string, c fleet.Cluster) (engine.Cluster, analysis.Cluster, error) {
-	var none analysis.Cluster
+	var none, measured analysis.Cluster
 	client, err := kubernetes.NewForConfig(c.Config)
 	if err != nil {
 		return engine.Cluster{}, none, err
@@ -173,6 +186,14 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 			metered = append(metered, observe.Server{Name: s.Name, URL: s.URL + "/metrics", Client: s.Client})
 		}
 		j.growth.add(c.Name, client, metered)
+		// The same schema by which the scale gate measures tells the analysis what is the change's own.
+		account, err := j.growth.account(ctx, j.growth.clusters[c.Name])
+		if err != nil {
+			return engine.Cluster{}, none, fmt.Errorf("looking up whom the change runs as: %w", err)
+		}
+		if account != "" {
+			measured.FlowSchema = observe.Schema{ServiceAccount: account}.Name()
+		}
 	}
 	made := engine.Cluster{
 		Target: t,
@@ -189,7 +210,7 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 	} else if len(gates) > 0 {
 		made.Rungs = append([]jail.Rung{jail.Gate{Gates: gates}}, made.Rungs...)
 	}
-	measured := analysis.Cluster{Name: c.Name, Config: c.Config, Servers: servers}
+	measured.Name, measured.Config, measured.Servers = c.Name, c.Config, servers
 	pods := func(of podsOf) *rolloutPods {
 		return &rolloutPods{pins: func() target.Pins { return j.pins(c.Name) }, of: of}
 	}

@@ -276,7 +276,9 @@ func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, ru
 		defer wait()
 		fmt.Fprintf(env.Stderr, "answering at %s\n", address)
 	}
+	stop := joined.measure(ctx, env)
 	ended, err := e.Run(ctx)
+	stop()
 	view := e.View()
 	switch {
 	case o.output == "json":
