@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/discovery/cached/memory"
@@ -250,7 +252,7 @@ func rolloutTarget(r *v1alpha1.Rollout, run string, c fleet.Cluster) (engine.Tar
 	namespace := ""
 	switch change := r.Change; {
 	case change.DaemonSet != nil:
-		workload, namespace = &daemonset.Target{Cluster: c.Name, Client: client, Change: *change.DaemonSet, Selector: r.Nodes.Selector, Run: run, UserAgents: change.UserAgents}, change.DaemonSet.Namespace
+		workload, namespace = &daemonset.Target{Cluster: c.Name, Client: client, Change: *change.DaemonSet, Selector: r.Nodes.Selector, Run: run, UserAgents: change.UserAgents, MakesNamespace: makesNamespace(change.Manifests, change.DaemonSet.Namespace)}, change.DaemonSet.Namespace
 	case change.Deployment != nil:
 		workload, namespace = &deployment.Target{Cluster: c.Name, Client: client, Change: *change.Deployment, Run: run, UserAgents: change.UserAgents}, change.Deployment.Namespace
 	case change.AdvancedDaemonSet != nil:
@@ -271,6 +273,14 @@ func rolloutTarget(r *v1alpha1.Rollout, run string, c fleet.Cluster) (engine.Tar
 		return first, nil
 	}
 	return &beside.Target{Manifests: first, Workload: workload}, nil
+}
+
+// makesNamespace is whether manifests have the namespace among them.
+func makesNamespace(manifests []map[string]any, name string) bool {
+	return slices.ContainsFunc(manifests, func(m map[string]any) bool {
+		u := unstructured.Unstructured{Object: m}
+		return u.GetKind() == "Namespace" && u.GetName() == name
+	})
 }
 
 // rolloutLease names the lease that fences others out: one for each object that changes, so that two changes can run side by

@@ -38,6 +38,8 @@ type Target struct {
 	// Run is the run's id; UserAgents narrow whose requests the component's are.
 	Run        string
 	UserAgents []string
+	// MakesNamespace is true when manifests beside it make its namespace, which need not exist while the run is planned.
+	MakesNamespace bool
 
 	// selector is the DaemonSet's own, once it was read; it cannot change.
 	selector labels.Selector

@@ -32,7 +32,13 @@ func (t *Target) prepareInstall(ctx context.Context) (target.Pins, error) {
 	if err != nil {
 		return target.Pins{}, err
 	}
-	dry, err := t.Client.AppsV1().DaemonSets(ds.Namespace).Create(ctx, ds, metav1.CreateOptions{FieldManager: target.FieldManager, DryRun: []string{metav1.DryRunAll}})
+	dry, err := t.tryCreate(ctx, ds)
+	if apierrors.IsNotFound(err) && t.MakesNamespace {
+		// The namespace comes with the change's manifests; what is asked here is whether the API server takes the template.
+		elsewhere := ds.DeepCopy()
+		elsewhere.Namespace = metav1.NamespaceDefault
+		dry, err = t.tryCreate(ctx, elsewhere)
+	}
 	if apierrors.IsAlreadyExists(err) {
 		dry, err = found, nil // made by this run, which died before it could say so
 	}
@@ -42,6 +48,10 @@ func (t *Target) prepareInstall(ctx context.Context) (target.Pins, error) {
 	var pins target.Pins
 	pins.After, err = json.Marshal(dry.Spec.Template)
 	return pins, err
+}
+
+func (t *Target) tryCreate(ctx context.Context, ds *appsv1.DaemonSet) (*appsv1.DaemonSet, error) {
+	return t.Client.AppsV1().DaemonSets(ds.Namespace).Create(ctx, ds, metav1.CreateOptions{FieldManager: target.FieldManager, DryRun: []string{metav1.DryRunAll}})
 }
 
 func (t *Target) desired() (*appsv1.DaemonSet, error) {
