@@ -58,7 +58,6 @@ the process nor its clusters.`,
 // rolloutState is which run of which folder a verb is about.
 type rolloutState struct {
 	dir string
-	run string
 }
 
 func (s *rolloutState) flags(cmd *cobra.Command) {

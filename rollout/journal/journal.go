@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/seakeep/seakeep/rollout/plan"
 )
@@ -63,7 +64,7 @@ func Open(dir string) (*Journal, error) {
 	}
 	path := filepath.Join(dir, fileName)
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("opening %s: %w", path, ErrBusy)
 	}
 	if err != nil {
@@ -187,7 +188,7 @@ func (j *Journal) Load(id string) (*State, error) {
 	return s, nil
 }
 
-// PutRun, PutLeg, PutCluster and PutTask replace one record.
+// PutRun replaces the run's record, as PutLeg, PutCluster and PutTask do theirs.
 func (j *Journal) PutRun(r Run) error {
 	return j.update(r.ID, func(b *bbolt.Bucket) error { return put(b, keyRun, r) })
 }
