@@ -79,6 +79,8 @@ analysis:
   dns: {mode: Disabled}
   slow: {mode: Disabled}
   workload: {readyWithin: 20s}
+  controlPlane: {mode: Disabled} # what a machine that tests share is slow at is not the change's
+  probes: {mode: Disabled}
 scaleGate: {mode: Disabled}
 progressDeadline: 10s
 %[3]s`, name, image, more))
