@@ -138,6 +138,8 @@ func (r *rollouts) files(set *unstructured.Unstructured, beside []map[string]any
 	rollout.Analysis.DNS.Mode = v1alpha1.Disabled // the drill itself asks for names, past the caches and through them
 	rollout.ScaleGate.Window = &window
 	rollout.Bake.Factor = 1.5
+	// What people wait for besides, ten minutes, is divided as all they wait for: the caches' share is the longer one.
+	rollout.Bake.MinDuration = &metav1.Duration{Duration: ttl*3/2 + window.Duration}
 	rollout.Bake.CacheTTLs = []v1alpha1.RolloutCacheTTL{{Name: "resolvers", TTL: metav1.Duration{Duration: ttl}}}
 	text := new(bytes.Buffer)
 	for i, object := range []any{fleet, rollout} {
