@@ -50,7 +50,7 @@ type rollouts struct {
 
 // bakes is how long a rollout is watched in incident time: it holds one node and then three for longer than the caches live,
 // and takes them back.
-const bakes = 100 * time.Minute
+const bakes = 140 * time.Minute
 
 // rolledOut is the scenario as it goes when the change is rolled out in steps: there is nothing that an operator would have to
 // delete, and it is over when the rollout has had its time.
