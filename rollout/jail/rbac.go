@@ -168,9 +168,23 @@ func (r RBAC) cut(ctx context.Context, c Component, o metav1.UpdateOptions) (n i
 	if err != nil {
 		return 0, err
 	}
+	err = r.change(ctx, all, "taking "+c.ServiceAccount+" out of", o, func(b binding) bool {
+		return slices.ContainsFunc(*b.subjects, func(s rbacv1.Subject) bool { return names(s, c.ServiceAccount) })
+	}, func(fresh binding) (bool, error) {
+		changed, err := fresh.without(c)
+		if err == nil && changed {
+			n++
+		}
+		return changed, err
+	})
+	return n, err
+}
+
+// change changes the bindings that are concerned, each as it is by then; one that is gone needs nothing.
+func (r RBAC) change(ctx context.Context, all []binding, doing string, o metav1.UpdateOptions, concerned func(binding) bool, edit func(fresh binding) (changed bool, err error)) error {
 	var errs []error
 	for _, b := range all {
-		if !slices.ContainsFunc(*b.subjects, func(s rbacv1.Subject) bool { return names(s, c.ServiceAccount) }) {
+		if !concerned(b) {
 			continue
 		}
 		err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
@@ -181,18 +195,17 @@ func (r RBAC) cut(ctx context.Context, c Component, o metav1.UpdateOptions) (n i
 			if err != nil {
 				return err
 			}
-			changed, err := fresh.without(c)
+			changed, err := edit(fresh)
 			if err != nil || !changed {
 				return err
 			}
-			n++
 			return fresh.update(ctx, o)
 		})
 		if err != nil {
-			errs = append(errs, fmt.Errorf("taking %s out of the %s: %w", c.ServiceAccount, b, err))
+			errs = append(errs, fmt.Errorf("%s the %s: %w", doing, b, err))
 		}
 	}
-	return n, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // Undo implements Rung. A binding whose other subjects somebody has changed since keeps those changes, and gets its own subject
@@ -202,30 +215,10 @@ func (r RBAC) Undo(ctx context.Context, c Component) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, b := range all {
-		if _, ok := b.meta.Annotations[cutKey]; !ok {
-			continue
-		}
-		err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
-			fresh, err := r.get(ctx, b)
-			if apierrors.IsNotFound(err) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			mine, err := fresh.restore(c)
-			if err != nil || !mine {
-				return err
-			}
-			return fresh.update(ctx, metav1.UpdateOptions{FieldManager: fieldManager})
-		})
-		if err != nil {
-			errs = append(errs, fmt.Errorf("putting %s back into the %s: %w", c.ServiceAccount, b, err))
-		}
-	}
-	return errors.Join(errs...)
+	return r.change(ctx, all, "putting "+c.ServiceAccount+" back into", metav1.UpdateOptions{FieldManager: fieldManager}, func(b binding) bool {
+		_, ok := b.meta.Annotations[cutKey]
+		return ok
+	}, func(fresh binding) (bool, error) { return fresh.restore(c) })
 }
 
 // restore puts the subjects back; false when the binding was cut for another rollout, or by hand.

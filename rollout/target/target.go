@@ -4,6 +4,7 @@ package target
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/rollout/jail"
 )
 
 // FieldManager owns the fields that a rollout writes, and RunAnnotation, on what is changed, names the run.
@@ -110,4 +112,15 @@ func Writers(fields []metav1.ManagedFieldsEntry) string {
 		}
 	}
 	return latest
+}
+
+// Describe adds to a component what its pinned template says: whom it runs as, and whether it is spared.
+func (p Pins) Describe(c *jail.Component) error {
+	var after corev1.PodTemplateSpec
+	if err := json.Unmarshal(p.After, &after); err != nil {
+		return fmt.Errorf("reading the pinned template of %s %s/%s: %w", c.Kind, c.Namespace, c.Name, err)
+	}
+	c.ServiceAccount = c.Namespace + "/" + cmp.Or(after.Spec.ServiceAccountName, "default")
+	c.Protected = jail.Protected(c.Namespace, c.Name, after.Spec)
+	return nil
 }

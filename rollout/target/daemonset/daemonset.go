@@ -293,18 +293,8 @@ func (t *Target) Component(ctx context.Context, pins target.Pins) (jail.Componen
 		Cluster: t.Cluster, Kind: "DaemonSet", Namespace: t.Change.Namespace, Name: t.Change.Name,
 		UserAgents: t.UserAgents, Rollout: t.Run,
 	}
-	var after corev1.PodTemplateSpec
-	if err := json.Unmarshal(pins.After, &after); err != nil {
-		return c, fmt.Errorf("reading the pinned template of %s: %w", t.where(), err)
-	}
-	account := after.Spec.ServiceAccountName
-	if account == "" {
-		account = "default"
-	}
-	c.ServiceAccount = t.Change.Namespace + "/" + account
-	c.Protected = jail.Protected(t.Change.Namespace, t.Change.Name, after.Spec)
-	if pins.Update == "" {
-		return c, nil
+	if err := pins.Describe(&c); err != nil || pins.Update == "" {
+		return c, err
 	}
 	pods, err := t.pods(ctx, labels.Set{appsv1.DefaultDaemonSetUniqueLabelKey: pins.Update}.AsSelector(), pins)
 	for _, p := range pods {

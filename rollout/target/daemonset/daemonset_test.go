@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -186,6 +187,14 @@ func TestDaemonSetOnALab(t *testing.T) {
 		if _, err := to.See(t.Context(), pins); !errors.Is(err, target.ErrGone) {
 			t.Errorf("deleted: %v", err)
 		}
+		// The controller remembers a name's pods on their way, and makes none for a namesake until they are gone.
+		testkit.Within(t, "the pods of the deleted one are gone", 30*time.Second, func() bool {
+			pods, err := client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+			return err == nil && !slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool {
+				owner := metav1.GetControllerOf(&p)
+				return owner != nil && owner.Name == r.name
+			})
+		})
 		rollouttest.DaemonSet(t, client, namespace, r.name, 5)
 		if _, err := to.See(t.Context(), pins); !errors.Is(err, target.ErrGone) {
 			t.Errorf("deleted and made again: %v", err)

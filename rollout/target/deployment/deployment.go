@@ -201,18 +201,8 @@ func (t *Target) Finish(ctx context.Context, pins target.Pins, _ bool) error {
 // Component implements engine.Target.
 func (t *Target) Component(ctx context.Context, pins target.Pins) (jail.Component, error) {
 	c := jail.Component{Cluster: t.Cluster, Kind: "Deployment", Namespace: t.Change.Namespace, Name: t.Change.Name, UserAgents: t.UserAgents, Rollout: t.Run}
-	var after corev1.PodTemplateSpec
-	if err := json.Unmarshal(pins.After, &after); err != nil {
-		return c, fmt.Errorf("reading the pinned template of %s: %w", t.where(), err)
-	}
-	account := after.Spec.ServiceAccountName
-	if account == "" {
-		account = "default"
-	}
-	c.ServiceAccount = t.Change.Namespace + "/" + account
-	c.Protected = jail.Protected(t.Change.Namespace, t.Change.Name, after.Spec)
-	if pins.Update == "" {
-		return c, nil
+	if err := pins.Describe(&c); err != nil || pins.Update == "" {
+		return c, err
 	}
 	update, _, err := t.Pods(ctx, pins)
 	for _, p := range update {
