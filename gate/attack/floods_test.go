@@ -266,7 +266,7 @@ func TestBadTokensChurnNobody(t *testing.T) {
 		check(t, err)
 	}
 	ask()
-	before := upstreamConnections(t, n)
+	before := upstreamConnections(t, n.Lab)
 	if len(before) < 2 {
 		t.Fatalf("the gate has %d connections to the API server, want those of certificates and of tokens", len(before))
 	}
@@ -288,7 +288,7 @@ func TestBadTokensChurnNobody(t *testing.T) {
 				}
 			}
 			ask()
-			now := upstreamConnections(t, n)
+			now := upstreamConnections(t, n.Lab)
 			for _, connection := range before {
 				if !slices.Contains(now, connection) {
 					t.Errorf("the connection %s to the API server was closed: there were %v, there are %v", connection, before, now)
@@ -304,11 +304,11 @@ func TestBadTokensChurnNobody(t *testing.T) {
 // server, which counts resets too, close the connection of everyone.
 func TestResetsChurnNobody(t *testing.T) {
 	l := cluster(t)
+	foreign := upstreamConnections(t, l)
 	n := gatetest.Open(t, l, gatetest.Options{})
-	foreign := upstreamConnections(t, n)
 	others := watchBystander(t, n)
 	others.mustBeServed(t, "nothing")
-	before := slices.DeleteFunc(upstreamConnections(t, n), func(c string) bool { return slices.Contains(foreign, c) })
+	before := slices.DeleteFunc(upstreamConnections(t, n.Lab), func(c string) bool { return slices.Contains(foreign, c) })
 	if len(before) == 0 {
 		t.Fatal("the gate has no connection to the API server")
 	}
@@ -329,7 +329,7 @@ func TestResetsChurnNobody(t *testing.T) {
 				_ = f.conn.Close()
 			}
 			others.mustBeServed(t, "resets")
-			now := upstreamConnections(t, n)
+			now := upstreamConnections(t, n.Lab)
 			t.Logf("%d requests reset; connections to the API server: %d before, %d now", total, len(before), len(now))
 			for _, connection := range before {
 				if !slices.Contains(now, connection) {
@@ -342,9 +342,9 @@ func TestResetsChurnNobody(t *testing.T) {
 
 // upstreamConnections are this process's established connections to the API server, the gate's among them, by their
 // local port and inode.
-func upstreamConnections(t testing.TB, n *gatetest.Lane) []string {
+func upstreamConnections(t testing.TB, l *lab.Lab) []string {
 	t.Helper()
-	_, port, err := net.SplitHostPort(strings.TrimPrefix(n.Lab.APIServerURL(0), "https://"))
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(l.APIServerURL(0), "https://"))
 	check(t, err)
 	number, err := strconv.Atoi(port)
 	check(t, err)
