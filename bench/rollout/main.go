@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seakeep/seakeep/bench/agents"
 	"github.com/seakeep/seakeep/bench/result"
 	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/rollout/verdict"
@@ -41,6 +42,7 @@ type options struct {
 }
 
 func main() {
+	agents.Become()
 	run.Main(run.Part{Name: "rollout", Subject: subject}, func(args []string, getenv func(string) string, stderr io.Writer) (run.Options, run.Start, error) {
 		o, err := parse(args, getenv, stderr)
 		return o.Options, func(_ context.Context, dir string, say run.Say) (run.Rig, error) {
@@ -437,6 +439,11 @@ func (r *rig) measureRescues(ctx context.Context, labs *labRig, report *result.R
 			return err
 		}
 	}
+	busy := make([]float64, len(all))
+	for i, one := range all {
+		busy[i] = one.busy
+	}
+	report.Setup = append(report.Setup, fmt.Sprintf("Before each rollback, %d agents of the change on 3 nodes LISTed all pods; the API server, which has one processor, used %.2f to %.2f of it.", 3*agentsPerNode, slices.Min(busy), slices.Max(busy)))
 	add := func(metric, target string, most float64, of func(rescue) time.Duration) {
 		var times []float64
 		for _, one := range all {

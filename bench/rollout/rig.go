@@ -250,15 +250,24 @@ func isReady(p corev1.Pod) bool {
 	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue })
 }
 
+// token is one of the component's own.
+func (r *labRig) token(ctx context.Context) (string, error) {
+	hour := int64(3600)
+	request, err := r.big.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, component, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hour}}, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	return request.Status.Token, nil
+}
+
 // agent is a client with the component's own token.
 func (r *labRig) agent(ctx context.Context) (*kubernetes.Clientset, error) {
-	hour := int64(3600)
-	token, err := r.big.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, component, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hour}}, metav1.CreateOptions{})
+	token, err := r.token(ctx)
 	if err != nil {
 		return nil, err
 	}
 	config := rest.AnonymousClientConfig(r.big.lab.RESTConfig(lab.Masters))
-	config.BearerToken = token.Status.Token
+	config.BearerToken = token
 	return clientOf(config)
 }
 

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/seakeep/seakeep/apf"
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/bench/agents"
 	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/rollout/jail"
@@ -98,17 +101,44 @@ func costSince(now, before signals.Flows) float64 {
 
 var jailName = apf.Jail{ServiceAccount: namespace + "/" + component}.Name()
 
+// agentsPerNode of the change LIST all pods at once, each again as soon as it has its answer.
+const agentsPerNode = 8
+
+// storm is the change's agents, a process that gives way to the API server: one that they keep from its processor is not
+// saturated but starved.
+func (r *labRig) storm(ctx context.Context, nodes int) (*agents.Process, error) {
+	token, err := r.token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(r.big.lab.PKI().ClusterCA)
+	if err != nil {
+		return nil, err
+	}
+	p, err := agents.Start(ctx, &agents.Spec{
+		URL: r.big.lab.APIServerURL(0), CA: ca, Does: agents.List, Paths: []string{"/api/v1/pods"},
+		Tokens: slices.Repeat([]string{token}, nodes*agentsPerNode), Measure: time.Second, Hold: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.Await(agents.Begun); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 // rescue lets three nodes of the change saturate the API server, and climbs the ladder as for a verdict of Fail.
 func (r *labRig) rescue(ctx context.Context, n int) (out rescue, err error) {
 	exposed, update, _, err := r.step(ctx, fmt.Sprint("agent:", n), 3)
 	if err != nil {
 		return out, err
 	}
-	undo, err := r.start(ctx, trial{Effects: []effect{{Kind: lists, Rate: 1000}}}, exposed, update)
+	storm, err := r.storm(ctx, len(exposed))
 	if err != nil {
 		return out, err
 	}
-	defer func() { err = errors.Join(err, undo(context.WithoutCancel(ctx))) }()
+	defer storm.Stop()
 	if err := run.Pause(ctx, 4*time.Second); err != nil {
 		return out, err
 	}

@@ -18,6 +18,11 @@ const (
 	growth = 1.5
 	// growsFor is how long after its last step a client counts as growing.
 	growsFor = 15 * time.Second
+	// overrunSources and overrunSteps are enough of a client that by itself holds more than all the seats there are: the incident's
+	// telemetry came to 300 nodes within two seconds, and three steps and a mean of three seconds were too late for whoever asked
+	// in the first.
+	overrunSources = 3 * leastSources
+	overrunSteps   = 2
 	// leastPart of the headroom a client must use already: a forecast from less would be made of noise.
 	leastPart = 0.1
 	// leastFree is the part of the capacity that counts as free however much the others hold: where they hold all of it, the
@@ -170,7 +175,7 @@ func (d *Decider) Observe(o Observation) []Decision {
 	d.track(&o)
 	growing := 0
 	for user, t := range d.tracks {
-		if d.grows(user, t, &o) {
+		if d.grows(user, t, &o, leastSteps) {
 			growing++
 		}
 	}
@@ -222,8 +227,8 @@ func (d *Decider) track(o *Observation) {
 	}
 }
 
-// grows is true for a client that is being rolled out.
-func (d *Decider) grows(user string, t *track, o *Observation) bool {
+// grows is true for a client that is being rolled out: its sources rose so many times.
+func (d *Decider) grows(user string, t *track, o *Observation, least int) bool {
 	now := t.points[len(t.points)-1]
 	if now.sources < leastSources {
 		return false
@@ -231,7 +236,13 @@ func (d *Decider) grows(user string, t *track, o *Observation) bool {
 	n, last := steps(t.points)
 	// Who shrank with its cluster is not known for what it was.
 	known := min(d.known[user], max(o.Nodes, 0))
-	return n >= leastSteps && o.At.Sub(last) <= growsFor && now.sources >= growth*max(least(t.points), float64(known))
+	return n >= least && o.At.Sub(last) <= growsFor && now.sources >= growth*max(fewest(t.points), float64(known))
+}
+
+// overruns is true for a client that nothing need be forecast of: it grows, and holds more than all the seats there are already.
+// What it holds counts in full, though each seat gets less done: whoever comes next waits behind all of them.
+func (d *Decider) overruns(c *Client, t *track, o *Observation) bool {
+	return c.Sources >= overrunSources && c.Seats > o.Capacity && d.grows(c.User, t, o, overrunSteps)
 }
 
 func (d *Decider) decide(decisions []Decision, c *Client, t *track, o *Observation, growing int) []Decision {
@@ -247,10 +258,14 @@ func (d *Decider) decide(decisions []Decision, c *Client, t *track, o *Observati
 	if t.suspect != nil && o.At.Sub(t.suspect.Growing) > suspectStays {
 		t.suspect = nil
 	}
-	if !d.grows(c.User, t, o) {
+	overrun := d.overruns(c, t, o)
+	if !overrun && !d.grows(c.User, t, o, leastSteps) {
 		return decisions
 	}
 	load := t.now(o.At)
+	if overrun {
+		load = c.Seats
+	}
 	headroom := max(leastFree*o.Capacity, o.Capacity-usual(t.points)) * float64(d.policy.HeadroomPercent) / 100
 	perSource := slope(t.points)
 	forecast := load + perSource*max(0, float64(o.Nodes-c.Sources))

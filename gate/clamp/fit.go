@@ -153,7 +153,7 @@ func usual(points []point) float64 {
 	return all[len(all)/2]
 }
 
-func least(points []point) float64 {
+func fewest(points []point) float64 {
 	if len(points) == 0 {
 		return 0
 	}

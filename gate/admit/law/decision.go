@@ -82,7 +82,9 @@ func (l *Law) decide(now time.Time, e *Evidence, servers []*server, serving int,
 			most, d.Signal = p, signal
 		}
 	}
-	d.Healthy = someone && most < 1 && l.window.errors() < errorsOver && (l.fell.IsZero() || now.Sub(l.fell) >= passiveReaction)
+	// A fall is given the time to show, unless what made it is plainly over: an API server that has just started is busy for a
+	// second with itself, and who comes back would wait three more before an idle one.
+	d.Healthy = someone && most < 1 && l.window.errors() < errorsOver && (l.fell.IsZero() || now.Sub(l.fell) >= passiveReaction || fresh > 0 && fresh == serving && most < plainlyWell)
 	d.Busy = !d.Healthy && someone && fresh > 0 && l.busy(d.Pressures)
 	l.explain(&d, e, servers, most, used, missing)
 	if !someone {

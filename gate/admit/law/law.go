@@ -16,6 +16,8 @@ const (
 	slowOver = 4.0 // times as long as expected is too long
 	slowWell = 2.0 // is well; between the two nothing moves
 
+	plainlyWell = 0.75 // of the pressure at which the limit falls, of every signal
+
 	passiveReaction = 3 * time.Second
 	effectWithin    = 15 * time.Second // a fall that has taken no effect by then is taken to have
 	maxGap          = time.Second      // between two ticks; more is a clock that jumped, or a process that stood still

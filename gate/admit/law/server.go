@@ -11,6 +11,7 @@ const (
 
 	smoothing = 2.5  // seconds: a LIST more or less makes a reading of one second swing by half of two processors
 	gain      = 0.25 // of the limit a second, when nothing of the target is used
+	quietGain = 0.6  // the same while the control plane is quiet: what it does then says how much more it could
 	maxRise   = 0.3  // of the limit on one reading
 	slowRise  = 0.05 // of the limit a second, where the processors are not known
 
@@ -226,6 +227,9 @@ func (s *server) rise(r *Reading, all *round) {
 	growth := slowRise * seconds
 	if s.cpuKnown {
 		growth = gain * (all.config.CPU - s.cpu) / all.config.CPU * seconds
+		if s.cpu < quietCPU {
+			growth *= quietGain / gain
+		}
 	}
 	switch {
 	case s.pressures[Leader] > 0:
