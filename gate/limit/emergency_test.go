@@ -3,6 +3,7 @@ package limit
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -185,13 +186,21 @@ func TestSqueeze(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := New(Options{})
 		list, _ := opened(t, e, request("a"))
+		for range sparedEach {
+			opened(t, e, request("a"))
+		}
+		engineer, his := opened(t, e, request("engineer"))
 		watching, _ := opened(t, e, request("a", watch))
 		starting, _ := opened(t, e, request("a", watch, func(f *flow.Request) { f.InitialEvents = true }))
 		started, p := opened(t, e, request("a", watch, func(f *flow.Request) { f.InitialEvents = true }))
 		p.InitialEventsDone()
-		if n := e.Squeeze(time.Now().Add(5 * time.Second)); n != 2 {
-			t.Errorf("%d requests ended, want the LIST and the watch that still sends initial events", n)
+		if n := e.Squeeze(time.Now().Add(5 * time.Second)); n != sparedEach+2 {
+			t.Errorf("%d requests ended, want the LISTs of a and the watch that still sends initial events", n)
 		}
+		if engineer.Err() != nil {
+			t.Error("the LIST of who has only one was ended")
+		}
+		his.Done()
 		if !isEnded(context.Cause(list)) || !isEnded(context.Cause(starting)) || watching.Err() != nil || started.Err() != nil {
 			t.Error("the wrong requests were ended")
 		}
@@ -234,6 +243,32 @@ func TestSqueeze(t *testing.T) {
 			t.Error("the squeeze does not end by itself")
 		}
 	})
+}
+
+// Those who read the least go on, as long as they are few together.
+func TestSparedBySqueeze(t *testing.T) {
+	for name, tc := range map[string]struct {
+		reading map[key]int
+		want    int
+	}{
+		"nobody":                   {nil, 0},
+		"a storm and two":          {map[key]int{{name: "storm"}: 300, {name: "a"}: 1, {name: "b"}: 4}, 2},
+		"who has too many":         {map[key]int{{name: "a"}: sparedEach + 1}, 0},
+		"a thousand with one each": {callersWith(1000, 1), sparedAll},
+		"few, each with most":      {callersWith(10, sparedEach), sparedAll / sparedEach},
+	} {
+		if got := sparedBySqueeze(tc.reading); len(got) != tc.want || got[key{name: "storm"}] {
+			t.Errorf("%s: %d are spared, want %d: %v", name, len(got), tc.want, got)
+		}
+	}
+}
+
+func callersWith(n, each int) map[key]int {
+	reading := map[key]int{}
+	for i := range n {
+		reading[key{name: strconv.Itoa(i)}] = each
+	}
+	return reading
 }
 
 func TestLocksOut(t *testing.T) {

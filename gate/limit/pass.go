@@ -186,16 +186,20 @@ func (o *openRequests) endMatching(cause func(*Pass) error) int {
 	return ended
 }
 
-// count is how many requests are open.
-func (o *openRequests) count() int {
-	n := 0
+// each calls what is given for each open request, with their lock held.
+func (o *openRequests) each(do func(*Pass)) {
 	for i := range o.shards {
 		s := &o.shards[i]
 		s.mu.Lock()
 		for p := s.anchor.next; p != &s.anchor; p = p.next {
-			n++
+			do(p)
 		}
 		s.mu.Unlock()
 	}
+}
+
+// count is how many requests are open.
+func (o *openRequests) count() (n int) {
+	o.each(func(*Pass) { n++ })
 	return n
 }

@@ -1,6 +1,8 @@
 package limit
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -56,7 +58,7 @@ func (q *squeeze) exempts(s *subject) bool {
 const squeezeRule = "break-glass"
 
 // Squeeze makes room for the break-glass lane until the given time. When it begins, the LISTs in flight and the initial
-// events of watches are ended; while it lasts, the never-delayed requests are admitted, and of the others a few at once,
+// events of watches are ended, but for those of callers who have few; while it lasts, the never-delayed requests are admitted, and of the others a few at once,
 // and no new stream. Open watches stay: to open them again would cost more than they do. A later call prolongs the
 // squeeze, or ends it earlier, and ends no request. What is answered from shared reads is none of its business: there is one
 // read at a time, however many get it.
@@ -71,16 +73,52 @@ func (e *Engine) Squeeze(until time.Time) (ended int) {
 	if e.emergency.Load().passthrough(now) {
 		return 0
 	}
+	reading := map[key]int{}
+	e.open.each(func(p *Pass) {
+		if e.squeezes(p) {
+			reading[userKey(p.flow)]++
+		}
+	})
+	spared := sparedBySqueeze(reading)
 	ended = e.endMatching(func(p *Pass) error {
-		// A watch that is still sending what exists costs what a LIST costs.
-		reading := p.flow.Verb == "list" || p.flow.InitialEvents && !p.freed.Load()
-		if s := newSubject(p.flow); !reading || p.shared || s.Lane == flow.BreakGlass || e.squeeze.exempts(&s) {
+		if !e.squeezes(p) || spared[userKey(p.flow)] {
 			return nil
 		}
 		return &EndedError{Rule: squeezeRule, Why: reasonText[ReasonSqueezed]}
 	})
 	e.log.Warn("The break-glass lane is slow: squeezing the standard lane", "until", until, "endedLists", ended)
 	return ended
+}
+
+// squeezes is true for what a squeeze may end.
+func (e *Engine) squeezes(p *Pass) bool {
+	// A watch that is still sending what exists costs what a LIST costs.
+	reading := p.flow.Verb == "list" || p.flow.InitialEvents && !p.freed.Load()
+	if !reading || p.shared {
+		return false
+	}
+	s := newSubject(p.flow)
+	return s.Lane != flow.BreakGlass && !e.squeeze.exempts(&s)
+}
+
+// Whoever reads this little when a squeeze begins is not who made the break-glass lane slow, and may be the engineer whom it is
+// made for: his LISTs go on, those of the callers with the fewest first, as long as they are few together.
+const (
+	sparedEach = 4
+	sparedAll  = 16
+)
+
+// sparedBySqueeze is whose LISTs go on, by how many each has.
+func sparedBySqueeze(reading map[key]int) map[key]bool {
+	callers := slices.SortedFunc(maps.Keys(reading), func(a, b key) int { return cmp.Compare(reading[a], reading[b]) })
+	spared, all := map[key]bool{}, 0
+	for _, caller := range callers {
+		if all += reading[caller]; reading[caller] > sparedEach || all > sparedAll {
+			break
+		}
+		spared[caller] = true
+	}
+	return spared
 }
 
 // SqueezedUntil is when the squeeze ends, or the zero time when there is none.
