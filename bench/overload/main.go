@@ -63,7 +63,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (o optio
 		flags.IntVar(&o.nodes, "nodes", 300, "nodes of the cluster, which renew their leases")
 		flags.IntVar(&o.pods, "pods", 6000, "pods of the cluster")
 		flags.IntVar(&o.memory, "memory", 8192, "bound of the API server's memory in MiB: a storm may not take the machine's")
-		flags.IntVar(&o.little, "little", 840, "bound of the API server's memory in the recovery it does not survive unaided, in MiB")
+		flags.IntVar(&o.little, "little", 700, "bound of the API server's memory in the recovery it does not survive unaided, in MiB")
 		flags.IntVar(&o.informers, "informers", 1000, "informers that are attached when the API server is killed")
 		flags.StringVar(&against, "against", "", "measure the gate only beside the contenders whose name matches the `expression`")
 		flags.StringVar(&o.frozen, "frozen", "", "`folder` that keeps the populated control plane for the next run; made when absent")

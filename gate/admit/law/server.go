@@ -10,7 +10,7 @@ const (
 	fullCPU  = 0.97 // of the bound: from here on only latency tells how much too much it is
 
 	smoothing = 2.5  // seconds: a LIST more or less makes a reading of one second swing by half of two processors
-	gain      = 0.25 // of the limit a second, when nothing of the target is used
+	gain      = 0.4  // of the limit a second, when nothing of the target is used
 	quietGain = 0.6  // the same while the control plane is quiet: what it does then says how much more it could
 	maxRise   = 0.3  // of the limit on one reading
 	slowRise  = 0.05 // of the limit a second, where the processors are not known

@@ -54,9 +54,10 @@ func (a *Ask) cost() float64 {
 }
 
 const (
-	// listsPerSeat a second, to begin with: in seats, all of the limit once a second. At the 40 seats a gate begins with, four
-	// LISTs of a megabyte or more.
-	listsPerSeat = 1.0
+	// listsPerSeat a second, to begin with: in seats, all of the limit four times a second. At the 40 seats a gate begins with,
+	// 16 LISTs of a megabyte or more. How many run at once is bounded by the seats themselves; once a second left an API server
+	// that was back at a third of its processor for six seconds.
+	listsPerSeat = 4.0
 	// watchesPerSeat a second, to begin with: opening one costs an API server about a millisecond.
 	watchesPerSeat = 5.0
 	growth         = 2.0 // times more each second while the control plane is well and somebody is held

@@ -210,7 +210,7 @@ func TestHigherFirst(t *testing.T) {
 	r.Begin(epoch, 40)
 	pods := func(l v1alpha1.LevelName) Ask { return Ask{Kind: List, Resource: "pods", Level: l, Bytes: 1e6} }
 	begun := 0
-	for range 10 {
+	for range 40 {
 		ok, after := r.Admit(epoch, pods(v1alpha1.LevelSystem))
 		if ok {
 			begun++
