@@ -68,7 +68,6 @@ func (t *Target) desired() (*unstructured.Unstructured, error) {
 	if len(template.Labels) == 0 {
 		return nil, errors.New("change.advancedDaemonSet.template.metadata.labels: required: the DaemonSet selects its pods by them")
 	}
-	one, never := intstr.FromInt32(1), false
 	o := object{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: t.Change.Namespace, Name: t.Change.Name, Labels: template.Labels,
@@ -76,7 +75,7 @@ func (t *Target) desired() (*unstructured.Unstructured, error) {
 		},
 		Spec: spec{
 			Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: *template,
-			UpdateStrategy: strategy{Type: rollingUpdateType, RollingUpdate: &rollingUpdate{Type: standard, MaxUnavailable: &one, Partition: &everyNode, Paused: &never}},
+			UpdateStrategy: keeping(),
 		},
 	}
 	data, err := json.Marshal(o)
@@ -207,13 +206,31 @@ func (t *Target) keep(ctx context.Context, ads *object, partition intstr.IntOrSt
 	return nil
 }
 
-// revertInstall keeps every node back; the pods that are there are deleted one by one after, and then the object.
+// revertInstall keeps every node back; the pods that are there are deleted one by one after, and then the object. A run that was
+// finished has let go of it: it is held again.
 func (t *Target) revertInstall(ctx context.Context, pins target.Pins) error {
-	ads, err := t.stepped(ctx, pins)
+	ads, err := t.mine(ctx, pins)
 	if err != nil {
 		return err
 	}
-	return t.keep(ctx, ads, everyNode)
+	if held, err := t.stepped(ctx, pins); err == nil && *held.Spec.UpdateStrategy.RollingUpdate.Partition == everyNode {
+		return nil
+	}
+	ads.annotate(target.RunAnnotation, t.Run)
+	ads.annotate(progressive, "true")
+	if err := ads.setStrategy(keeping()); err != nil {
+		return err
+	}
+	if _, err := t.update(ctx, ads); err != nil {
+		return fmt.Errorf("keeping every node back from %s: %w", t.where(), err)
+	}
+	return nil
+}
+
+// keeping keeps every node back from what is new. A pause would not: OpenKruise makes pods under it.
+func keeping() strategy {
+	one, never := intstr.FromInt32(1), false
+	return strategy{Type: rollingUpdateType, RollingUpdate: &rollingUpdate{Type: standard, MaxUnavailable: &one, Partition: &everyNode, Paused: &never}}
 }
 
 // finishInstall lets all nodes have a pod, new ones too, and pauses updates, so that a template that somebody writes later moves

@@ -455,5 +455,11 @@ func TestAdvancedDaemonSetOnALab(t *testing.T) {
 		if s := r.letting(); s.Partition.IntValue() != 0 || !*s.Paused || len(r.ads().GetAnnotations()) > 0 || !cmp.Equal(before, uids()) || len(before) != 6 {
 			t.Errorf("at the end it is under %+v, %v; the pods were %v and are %v", s, r.ads().GetAnnotations(), before, uids())
 		}
+		// What is done can be taken back still.
+		r.must(to.Revert(t.Context(), pins))
+		r.must(to.Revert(t.Context(), pins))
+		r.step(to, pins, route.Back, true)
+		testkit.Within(t, "it runs nowhere again", 30*time.Second, func() bool { return len(r.counts()) == 0 })
+		r.must(to.Finish(t.Context(), pins, true))
 	})
 }
