@@ -50,6 +50,8 @@ type growthCluster struct {
 	name    string
 	client  kubernetes.Interface
 	servers []observe.Server
+	// account reads whom the workload runs as there; nil when it has no nodes.
+	account func(context.Context) (string, error)
 
 	mu     sync.Mutex
 	schema *observe.Schema
@@ -76,8 +78,8 @@ func newRolloutGrowth(gate v1alpha1.RolloutScaleGate, change v1alpha1.RolloutCha
 	return g, nil
 }
 
-func (g *rolloutGrowth) add(name string, client kubernetes.Interface, servers []observe.Server) {
-	g.clusters[name] = &growthCluster{name: name, client: client, servers: servers}
+func (g *rolloutGrowth) add(name string, client kubernetes.Interface, servers []observe.Server, account func(context.Context) (string, error)) {
+	g.clusters[name] = &growthCluster{name: name, client: client, servers: servers, account: account}
 }
 
 // close takes the flow schemas away.
@@ -96,8 +98,13 @@ func (g *rolloutGrowth) close(ctx context.Context) error {
 // account is the change's service account, before anything of it runs: what its template says, else what the workload has. ""
 // when neither is there.
 func (g *rolloutGrowth) account(ctx context.Context, c *growthCluster) (string, error) {
-	d := g.change.DaemonSet
-	if d == nil {
+	var d *v1alpha1.WorkloadChange
+	switch {
+	case g.change.DaemonSet != nil:
+		d = &g.change.DaemonSet.WorkloadChange
+	case g.change.AdvancedDaemonSet != nil:
+		d = &g.change.AdvancedDaemonSet.WorkloadChange
+	default:
 		return "", nil
 	}
 	for _, template := range []map[string]any{d.Template, d.Patch} {
@@ -107,7 +114,7 @@ func (g *rolloutGrowth) account(ctx context.Context, c *growthCluster) (string, 
 			}
 		}
 	}
-	account, err := observe.Workload{Namespace: d.Namespace, Name: d.Name}.ServiceAccount(ctx, c.client)
+	account, err := c.account(ctx)
 	if apierrors.IsNotFound(err) {
 		return d.Namespace + "/default", nil
 	}

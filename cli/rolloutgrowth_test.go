@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -62,7 +63,9 @@ func TestRolloutGrowthOnALab(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g.add("large", client, servers)
+		g.add("large", client, servers, func(ctx context.Context) (string, error) {
+			return observe.Workload{Namespace: "default", Name: "agent"}.ServiceAccount(ctx, client)
+		})
 		return g
 	}
 	may := func(g *rolloutGrowth, nodes int) verdict.Finding {

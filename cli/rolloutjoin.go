@@ -37,6 +37,7 @@ import (
 	"github.com/seakeep/seakeep/rollout/target/beside"
 	"github.com/seakeep/seakeep/rollout/target/daemonset"
 	"github.com/seakeep/seakeep/rollout/target/deployment"
+	"github.com/seakeep/seakeep/rollout/target/kruise"
 	"github.com/seakeep/seakeep/rollout/target/manifests"
 )
 
@@ -164,6 +165,10 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 		return engine.Cluster{}, none, err
 	}
 	j.opened = append(j.opened, client)
+	objects, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return engine.Cluster{}, none, err
+	}
 	t, err := rolloutTarget(r, run, c)
 	if err != nil {
 		return engine.Cluster{}, none, err
@@ -187,7 +192,7 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 		for _, s := range servers {
 			metered = append(metered, observe.Server{Name: s.Name, URL: s.URL + "/metrics", Client: s.Client})
 		}
-		j.growth.add(c.Name, client, metered)
+		j.growth.add(c.Name, client, metered, accountOf(r, run, c, client, objects))
 		// The same schema by which the scale gate measures tells the analysis what is the change's own.
 		account, err := j.growth.account(ctx, j.growth.clusters[c.Name])
 		if err != nil {
@@ -219,6 +224,8 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 	switch {
 	case r.Change.DaemonSet != nil:
 		measured.Workload = pods(&daemonset.Target{Cluster: c.Name, Client: client, Change: *r.Change.DaemonSet, Selector: r.Nodes.Selector, Run: run})
+	case r.Change.AdvancedDaemonSet != nil:
+		measured.Workload = pods(advancedDaemonSet(r, run, c, client, objects))
 	case r.Change.Deployment != nil:
 		measured.Workload = pods(&deployment.Target{Cluster: c.Name, Client: client, Change: *r.Change.Deployment, Run: run})
 	}
@@ -248,6 +255,10 @@ func rolloutTarget(r *v1alpha1.Rollout, run string, c fleet.Cluster) (engine.Tar
 	if err != nil {
 		return nil, fmt.Errorf("preparing to call cluster %s: %w", c.Name, err)
 	}
+	objects, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return nil, fmt.Errorf("preparing to call cluster %s: %w", c.Name, err)
+	}
 	var workload engine.Target
 	namespace := ""
 	switch change := r.Change; {
@@ -256,14 +267,10 @@ func rolloutTarget(r *v1alpha1.Rollout, run string, c fleet.Cluster) (engine.Tar
 	case change.Deployment != nil:
 		workload, namespace = &deployment.Target{Cluster: c.Name, Client: client, Change: *change.Deployment, Run: run, UserAgents: change.UserAgents}, change.Deployment.Namespace
 	case change.AdvancedDaemonSet != nil:
-		return nil, usageError(errors.New("change.advancedDaemonSet: this version steps native DaemonSets, Deployments and manifests; leave OpenKruise's to its own partition"), "")
+		workload, namespace = advancedDaemonSet(r, run, c, client, objects), change.AdvancedDaemonSet.Namespace
 	}
 	if len(r.Change.Manifests) == 0 {
 		return workload, nil
-	}
-	objects, err := dynamic.NewForConfig(c.Config)
-	if err != nil {
-		return nil, fmt.Errorf("preparing to call cluster %s: %w", c.Name, err)
 	}
 	first := &manifests.Target{
 		Cluster: c.Name, Client: objects, Objects: r.Change.Manifests, Namespace: namespace, Run: run,
@@ -273,6 +280,29 @@ func rolloutTarget(r *v1alpha1.Rollout, run string, c fleet.Cluster) (engine.Tar
 		return first, nil
 	}
 	return &beside.Target{Manifests: first, Workload: workload}, nil
+}
+
+// accountOf reads whom a workload of nodes runs as now; nil for what the scale gate does not measure.
+func accountOf(r *v1alpha1.Rollout, run string, c fleet.Cluster, client kubernetes.Interface, objects dynamic.Interface) func(context.Context) (string, error) {
+	switch {
+	case r.Change.DaemonSet != nil:
+		d := r.Change.DaemonSet
+		return func(ctx context.Context) (string, error) {
+			return observe.Workload{Namespace: d.Namespace, Name: d.Name}.ServiceAccount(ctx, client)
+		}
+	case r.Change.AdvancedDaemonSet != nil:
+		return advancedDaemonSet(r, run, c, client, objects).ServiceAccount
+	}
+	return nil
+}
+
+// advancedDaemonSet is OpenKruise's DaemonSet on a cluster.
+func advancedDaemonSet(r *v1alpha1.Rollout, run string, c fleet.Cluster, client kubernetes.Interface, objects dynamic.Interface) *kruise.Target {
+	change := *r.Change.AdvancedDaemonSet
+	return &kruise.Target{
+		Cluster: c.Name, Client: client, Objects: objects, Change: change, Selector: r.Nodes.Selector, Run: run, UserAgents: r.Change.UserAgents,
+		MakesNamespace: makesNamespace(r.Change.Manifests, change.Namespace),
+	}
 }
 
 // makesNamespace is whether manifests have the namespace among them.
@@ -290,6 +320,8 @@ func rolloutLease(r *v1alpha1.Rollout) string {
 	switch {
 	case r.Change.DaemonSet != nil:
 		id = "daemonset/" + r.Change.DaemonSet.Namespace + "/" + r.Change.DaemonSet.Name
+	case r.Change.AdvancedDaemonSet != nil:
+		id = "advanceddaemonset/" + r.Change.AdvancedDaemonSet.Namespace + "/" + r.Change.AdvancedDaemonSet.Name
 	case r.Change.Deployment != nil:
 		id = "deployment/" + r.Change.Deployment.Namespace + "/" + r.Change.Deployment.Name
 	}

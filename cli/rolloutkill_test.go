@@ -59,8 +59,8 @@ func (r *rolloutRig) killOver(random *rand.Rand, want int, args ...string) (kill
 	return 0
 }
 
-// deletes are how often each pod was deleted by the rollout, by the audit log of a lab; names are never used twice.
-func (r *rolloutRig) deletes(cluster string) map[string]int {
+// deletes are how often each pod was deleted by a client, by the audit log of a lab; names are never used twice.
+func (r *rolloutRig) deletes(cluster, client string) map[string]int {
 	r.t.Helper()
 	f, err := os.Open(r.labs[cluster].AuditLog(0))
 	if err != nil {
@@ -80,7 +80,7 @@ func (r *rolloutRig) deletes(cluster string) map[string]int {
 			r.t.Fatal(err)
 		}
 		if e.Stage == "ResponseComplete" && e.Verb == "delete" && e.ObjectRef.Resource == "pods" && e.ObjectRef.Subresource == "" &&
-			strings.HasPrefix(e.UserAgent, "seakeep-rollout/") && e.ResponseStatus.Code < 300 {
+			strings.HasPrefix(e.UserAgent, client) && e.ResponseStatus.Code < 300 {
 			deleted[e.ObjectRef.Namespace+"/"+e.ObjectRef.Name]++
 		}
 	}
@@ -107,7 +107,7 @@ func TestRolloutKilledAtAnyInstant(t *testing.T) {
 	}
 	r.want("killed", map[string]int{agent2: 4}, map[string]int{agent2: 9})
 	for cluster, nodes := range r.sizes {
-		deleted := r.deletes(cluster)
+		deleted := r.deletes(cluster, "seakeep-rollout/")
 		for pod, times := range deleted {
 			if times > 1 {
 				t.Errorf("%s: pod %s was deleted %d times", cluster, pod, times)
@@ -126,7 +126,7 @@ func TestRolloutKilledAtAnyInstant(t *testing.T) {
 	}
 	r.want("killed", map[string]int{agent1: 4}, map[string]int{agent1: 9})
 	for cluster, nodes := range r.sizes {
-		deleted := r.deletes(cluster)
+		deleted := r.deletes(cluster, "seakeep-rollout/")
 		for pod, times := range deleted {
 			if times > 1 {
 				t.Errorf("%s: pod %s was deleted %d times", cluster, pod, times)

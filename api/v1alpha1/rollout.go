@@ -79,8 +79,8 @@ const (
 type RolloutChange struct {
 	// DaemonSet is a native DaemonSet, stepped node by node.
 	DaemonSet *DaemonSetChange `json:"daemonSet,omitempty"`
-	// AdvancedDaemonSet is OpenKruise's DaemonSet (apps.kruise.io), stepped by its partition.
-	AdvancedDaemonSet *WorkloadChange `json:"advancedDaemonSet,omitempty"`
+	// AdvancedDaemonSet is OpenKruise's DaemonSet (apps.kruise.io), stepped node by node by its own update strategy.
+	AdvancedDaemonSet *AdvancedDaemonSetChange `json:"advancedDaemonSet,omitempty"`
 	// Deployment is changed on a cluster as a whole, by its own rolling update.
 	Deployment *WorkloadChange `json:"deployment,omitempty"`
 	// Manifests are objects of Kubernetes, written by server-side apply as the field manager "seakeep-rollout".
@@ -114,6 +114,18 @@ type DaemonSetInstall struct {
 	// EnrolmentLabel is the label's key; default seakeep.dev/enrol-NAME.
 	EnrolmentLabel string `json:"enrolmentLabel,omitempty"`
 }
+
+// AdvancedDaemonSetChange is a new pod template of an Advanced DaemonSet of OpenKruise, or one that is new.
+type AdvancedDaemonSetChange struct {
+	WorkloadChange `json:",inline"`
+	// Install is set, as {}, for one that does not exist yet. It needs Template.
+	Install *AdvancedDaemonSetInstall `json:"install,omitempty"`
+}
+
+// AdvancedDaemonSetInstall brings a new Advanced DaemonSet to nodes one by one, by OpenKruise's progressive creation: it makes
+// pods on all nodes but its partition. It takes the nodes by their names, the first ones first, and heeds no selector; so the
+// plan's order is by name, and nodes.selector is refused.
+type AdvancedDaemonSetInstall struct{}
 
 // RolloutStage is a set of clusters.
 type RolloutStage struct {
@@ -175,7 +187,7 @@ type RolloutNodes struct {
 	// those it was let onto; default 1. Every delete is charged to it, that of an unready pod too: a cluster that falls
 	// apart is not rolled faster.
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
-	// MaxSurge is refused: a DaemonSet under OnDelete ignores it.
+	// MaxSurge is refused: a DaemonSet under OnDelete ignores it, and an Advanced DaemonSet is not stepped with it.
 	MaxSurge *intstr.IntOrString `json:"maxSurge,omitempty"`
 	// MaxLeaked is how many nodes, or which share of a cluster's, may run the change without having been let to, as new and
 	// repaired nodes do; default 5%, at least 1. Beyond it the rollout pauses.

@@ -54,10 +54,20 @@ func TestRolloutRefuses(t *testing.T) {
 		change func(r *Rollout)
 		want   string
 	}{
-		"no change":                 {func(r *Rollout) { r.Change = RolloutChange{} }, "change: Required"},
-		"two workloads":             {func(r *Rollout) { r.Change.Deployment = &r.Change.DaemonSet.WorkloadChange }, "change: Invalid value: 2: must change one of"},
-		"template and patch":        {func(r *Rollout) { r.Change.DaemonSet.Template = map[string]any{"a": 1} }, "change.daemonSet.template: Required"},
-		"install with a patch":      {func(r *Rollout) { r.Change.DaemonSet.Install = &DaemonSetInstall{} }, "change.daemonSet.template: Required value: a DaemonSet that is new"},
+		"no change":            {func(r *Rollout) { r.Change = RolloutChange{} }, "change: Required"},
+		"two workloads":        {func(r *Rollout) { r.Change.Deployment = &r.Change.DaemonSet.WorkloadChange }, "change: Invalid value: 2: must change one of"},
+		"template and patch":   {func(r *Rollout) { r.Change.DaemonSet.Template = map[string]any{"a": 1} }, "change.daemonSet.template: Required"},
+		"install with a patch": {func(r *Rollout) { r.Change.DaemonSet.Install = &DaemonSetInstall{} }, "change.daemonSet.template: Required value: a DaemonSet that is new"},
+		"an advanced install with a patch": {func(r *Rollout) {
+			r.Change = RolloutChange{AdvancedDaemonSet: &AdvancedDaemonSetChange{WorkloadChange: r.Change.DaemonSet.WorkloadChange, Install: &AdvancedDaemonSetInstall{}}}
+		}, "change.advancedDaemonSet.template: Required value: a DaemonSet that is new"},
+		"an advanced install on some nodes": {func(r *Rollout) {
+			r.Change = RolloutChange{AdvancedDaemonSet: &AdvancedDaemonSetChange{WorkloadChange: WorkloadChange{Namespace: "n", Name: "a", Template: map[string]any{"a": 1}}, Install: &AdvancedDaemonSetInstall{}}}
+			r.Nodes.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
+		}, "nodes.selector: Forbidden: OpenKruise makes the pods"},
+		"two kinds of DaemonSets": {func(r *Rollout) {
+			r.Change.AdvancedDaemonSet = &AdvancedDaemonSetChange{WorkloadChange: r.Change.DaemonSet.WorkloadChange}
+		}, "change: Invalid value: 2: must change one of"},
 		"a manifest without a name": {func(r *Rollout) { r.Change.Manifests = []map[string]any{{"apiVersion": "v1", "kind": "X"}} }, "change.manifests[0].metadata.name"},
 		"no stage":                  {func(r *Rollout) { r.Stages = nil }, "stages: Required"},
 		"a stage twice":             {func(r *Rollout) { r.Stages = append(r.Stages, r.Stages[0]) }, `stages[1].name: Duplicate value: "staging"`},

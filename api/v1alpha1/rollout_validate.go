@@ -33,6 +33,9 @@ func (r *Rollout) Validate() field.ErrorList {
 	errs = append(errs, r.validateStages(field.NewPath("stages"))...)
 	errs = append(errs, validateSteps(r.Steps, field.NewPath("steps"))...)
 	errs = append(errs, r.Nodes.validate(field.NewPath("nodes"))...)
+	if a := r.Change.AdvancedDaemonSet; a != nil && a.Install != nil && r.Nodes.Selector != nil {
+		errs = append(errs, field.Forbidden(field.NewPath("nodes", "selector"), "OpenKruise makes the pods of what is new on the nodes that the template fits: select them there (nodeSelector, affinity)"))
+	}
 	errs = append(errs, validateCount(r.MaxFailures, 0, 99, field.NewPath("maxFailures"))...)
 	errs = append(errs, validateCount(r.MaxSkipped, 0, 99, field.NewPath("maxSkipped"))...)
 	errs = append(errs, lengthBetween(r.ProgressDeadline, 10*time.Second, 24*time.Hour, field.NewPath("progressDeadline"))...)
@@ -69,7 +72,11 @@ func (c *RolloutChange) validate(path *field.Path) field.ErrorList {
 	}
 	if a := c.AdvancedDaemonSet; a != nil {
 		workloads++
-		errs = append(errs, a.validate(path.Child("advancedDaemonSet"))...)
+		p := path.Child("advancedDaemonSet")
+		errs = append(errs, a.WorkloadChange.validate(p)...)
+		if a.Install != nil && len(a.Template) == 0 {
+			errs = append(errs, field.Required(p.Child("template"), "a DaemonSet that is new has no template to patch"))
+		}
 	}
 	if d := c.Deployment; d != nil {
 		workloads++

@@ -89,7 +89,7 @@ func Make(r *v1alpha1.Rollout, run string, clusters []Cluster) (*Plan, map[strin
 	m := maker{rollout: r, plan: &Plan{Run: run}, orders: map[string][]string{}, stageOf: map[string]int{}}
 	for _, c := range slices.SortedFunc(slices.Values(clusters), func(a, b Cluster) int { return cmp.Compare(a.Name, b.Name) }) {
 		m.clusters = append(m.clusters, c)
-		m.orders[c.Name] = Order(run, c.Nodes)
+		m.orders[c.Name] = m.order(run, c.Nodes)
 	}
 	for i := range r.Stages {
 		m.stage(i)
@@ -100,6 +100,19 @@ func Make(r *v1alpha1.Rollout, run string, clusters []Cluster) (*Plan, map[strin
 		return nil, nil, m.errs
 	}
 	return m.plan, m.orders, nil
+}
+
+// order is Order, but where somebody else takes the nodes, by their names: what is new of OpenKruise's.
+func (m *maker) order(run string, nodes []Node) []string {
+	if a := m.rollout.Change.AdvancedDaemonSet; a == nil || a.Install == nil {
+		return Order(run, nodes)
+	}
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = n.Name
+	}
+	slices.Sort(names)
+	return names
 }
 
 type maker struct {

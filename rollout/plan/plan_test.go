@@ -278,3 +278,24 @@ func BenchmarkForward(b *testing.B) {
 		}
 	}
 }
+
+// What is new of OpenKruise's is made by the names of the nodes, whatever is planned; so it is planned so.
+func TestMakeByName(t *testing.T) {
+	r := rollout(func(r *v1alpha1.Rollout) {
+		r.Change = v1alpha1.RolloutChange{AdvancedDaemonSet: &v1alpha1.AdvancedDaemonSetChange{
+			WorkloadChange: v1alpha1.WorkloadChange{Namespace: "telemetry", Name: "telemetry", Template: map[string]any{"spec": map[string]any{}}},
+			Install:        &v1alpha1.AdvancedDaemonSetInstall{},
+		}}
+	})
+	_, orders, errs := Make(r, "run-1", small)
+	if len(errs) > 0 {
+		t.Fatal(errs.ToAggregate())
+	}
+	if got := orders["big"]; len(got) != 300 || !slices.IsSorted(got) {
+		t.Errorf("the order is %v", got)
+	}
+	r.Change.AdvancedDaemonSet.Install = nil
+	if _, orders, _ := Make(r, "run-1", small); slices.IsSorted(orders["big"]) {
+		t.Error("what is there already is not mixed")
+	}
+}

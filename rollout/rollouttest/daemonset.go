@@ -2,6 +2,7 @@
 package rollouttest
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -34,6 +35,23 @@ func Namespace(t testing.TB, client kubernetes.Interface, name string) {
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
+}
+
+// Fresh makes a namespace that no other test has, and deletes it with all that is in it when the test ends: tests of a package
+// share a lab, and so do their repetitions.
+func Fresh(t testing.TB, client kubernetes.Interface, prefix string) string {
+	t.Helper()
+	made, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix + "-"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), made.Name, metav1.DeleteOptions{})
+		if err != nil {
+			t.Errorf("deleting namespace %s: %v", made.Name, err)
+		}
+	})
+	return made.Name
 }
 
 // DaemonSet makes the agent of the tests, version 1, and waits until it is ready on that many nodes.

@@ -8,9 +8,7 @@ package daemonset
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -41,18 +39,18 @@ type Target struct {
 	// MakesNamespace is true when manifests beside it make its namespace, which need not exist while the run is planned.
 	MakesNamespace bool
 
-	// selector is the DaemonSet's own, once it was read; it cannot change.
-	selector labels.Selector
-	nodes    nodeList
+	daemons *target.Daemons
 }
 
-// nodesFor is how long a list of nodes is used again: the list of a large cluster is not read every second by those who are
-// there to protect it.
-const nodesFor = 10 * time.Second
-
-type nodeList struct {
-	at    time.Time
-	items []corev1.Node
+// own are the DaemonSet's nodes and pods.
+func (t *Target) own() *target.Daemons {
+	if t.daemons == nil {
+		t.daemons = &target.Daemons{Cluster: t.Cluster, Client: t.Client, What: t.where(), Namespace: t.Change.Namespace, Nodes: t.Selector, Selector: t.selector}
+		if t.Change.Install != nil {
+			t.daemons.Enrolment = t.Change.Install.EnrolmentLabel
+		}
+	}
+	return t.daemons
 }
 
 func (t *Target) where() string { return "DaemonSet " + t.Change.Namespace + "/" + t.Change.Name }
@@ -63,10 +61,19 @@ func (t *Target) get(ctx context.Context) (*appsv1.DaemonSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", t.where(), err)
 	}
-	if t.selector, err = metav1.LabelSelectorAsSelector(ds.Spec.Selector); err != nil {
+	return ds, nil
+}
+
+func (t *Target) selector(ctx context.Context) (labels.Selector, error) {
+	ds, err := t.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	selector, err := metav1.LabelSelectorAsSelector(ds.Spec.Selector)
+	if err != nil {
 		return nil, fmt.Errorf("reading the selector of %s: %w", t.where(), err)
 	}
-	return ds, nil
+	return selector, nil
 }
 
 // Survey says which nodes the change may come to. It refuses what cannot be stepped: a template that the API server refuses, one
@@ -76,15 +83,11 @@ func (t *Target) Survey(ctx context.Context) ([]plan.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen, err := t.list(ctx, pins)
+	nodes, err := t.own().List(ctx, pins)
 	if err != nil {
 		return nil, err
 	}
-	var nodes []plan.Node
-	for _, n := range seen {
-		nodes = append(nodes, plan.Node{Name: n.node.Name, Zone: n.node.Labels[corev1.LabelTopologyZone]})
-	}
-	return nodes, nil
+	return target.Survey(nodes), nil
 }
 
 // Prepare pins what there is and what is to be, and writes nothing.
@@ -100,7 +103,7 @@ func (t *Target) Prepare(ctx context.Context) (target.Pins, error) {
 	if err != nil {
 		return target.Pins{}, err
 	}
-	if err := placedAlike(&ds.Spec.Template, next); err != nil {
+	if err := target.PlacedAlike(&ds.Spec.Template, next, "change.daemonSet.install"); err != nil {
 		return target.Pins{}, fmt.Errorf("%s: %w", t.where(), err)
 	}
 	// The API server fills in what is left out, and says what is wrong, before anything is written.
@@ -136,26 +139,6 @@ func (t *Target) next(before *corev1.PodTemplateSpec) (*corev1.PodTemplateSpec, 
 		return nil, fmt.Errorf("change.daemonSet.%w", err)
 	}
 	return after, nil
-}
-
-// placedAlike refuses templates that differ in where pods may run. The DaemonSet controller acts on these at once, under
-// OnDelete too: it deletes pods from nodes that no longer fit, and starts some on all that now do.
-func placedAlike(before, after *corev1.PodTemplateSpec) error {
-	var errs []error
-	for _, f := range []struct {
-		name string
-		a, b any
-	}{
-		{"nodeSelector", before.Spec.NodeSelector, after.Spec.NodeSelector},
-		{"affinity", before.Spec.Affinity, after.Spec.Affinity},
-		{"tolerations", before.Spec.Tolerations, after.Spec.Tolerations},
-		{"nodeName", before.Spec.NodeName, after.Spec.NodeName},
-	} {
-		if !equality.Semantic.DeepEqual(f.a, f.b) {
-			errs = append(errs, fmt.Errorf("the new template changes spec.%s, which acts on every node at once: change it by itself, or roll a new DaemonSet out beside this one (change.daemonSet.install)", f.name))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // rewrite is the one write that brings the change: template and strategy together, so that nobody ever sees the new template
@@ -242,49 +225,12 @@ func (t *Target) stepped(ctx context.Context, pins target.Pins) (*appsv1.DaemonS
 
 // is compares a template with a pinned one.
 func is(ds *appsv1.DaemonSet, pinned json.RawMessage) bool {
-	var template corev1.PodTemplateSpec
-	return len(pinned) > 0 && json.Unmarshal(pinned, &template) == nil && equality.Semantic.DeepEqual(ds.Spec.Template, template)
+	return target.IsTemplate(ds.Spec.Template, pinned)
 }
 
 // revision waits for the controller to have made a revision of the template, and returns its name.
 func (t *Target) revision(ctx context.Context, ds *appsv1.DaemonSet, template json.RawMessage) (string, error) {
-	selector, err := metav1.LabelSelectorAsSelector(ds.Spec.Selector)
-	if err != nil {
-		return "", fmt.Errorf("reading the selector of %s: %w", t.where(), err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	for {
-		list, err := t.Client.AppsV1().ControllerRevisions(ds.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
-		if err != nil {
-			return "", fmt.Errorf("reading the revisions of %s: %w", t.where(), err)
-		}
-		for i := range list.Items {
-			r := &list.Items[i]
-			if owner := metav1.GetControllerOf(r); owner != nil && owner.UID == ds.UID && revises(r, template) {
-				return r.Labels[appsv1.DefaultDaemonSetUniqueLabelKey], nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return "", fmt.Errorf("waiting for the controller-manager to make a revision of %s: %w; is it running?", t.where(), ctx.Err())
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-}
-
-// revises says whether a revision, which is a patch of the template, is of this template.
-func revises(r *appsv1.ControllerRevision, template json.RawMessage) bool {
-	var data struct {
-		Spec struct {
-			Template json.RawMessage `json:"template"`
-		} `json:"spec"`
-	}
-	if json.Unmarshal(r.Data.Raw, &data) != nil {
-		return false
-	}
-	var a, b corev1.PodTemplateSpec
-	return json.Unmarshal(data.Spec.Template, &a) == nil && json.Unmarshal(template, &b) == nil && equality.Semantic.DeepEqual(a, b)
+	return t.own().AwaitRevision(ctx, ds.UID, ds.Spec.Selector, template, "controller-manager")
 }
 
 // Component is the workload as the ladder must know it.
@@ -296,7 +242,7 @@ func (t *Target) Component(ctx context.Context, pins target.Pins) (jail.Componen
 	if err := pins.Describe(&c); err != nil || pins.Update == "" {
 		return c, err
 	}
-	pods, err := t.pods(ctx, labels.Set{appsv1.DefaultDaemonSetUniqueLabelKey: pins.Update}.AsSelector(), pins)
+	pods, err := t.own().Updated(ctx, pins)
 	for _, p := range pods {
 		c.UpdatePods = append(c.UpdatePods, p.Namespace+"/"+p.Name)
 	}

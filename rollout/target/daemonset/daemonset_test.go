@@ -22,16 +22,15 @@ import (
 	"github.com/seakeep/seakeep/rollout/target"
 )
 
-const namespace = "telemetry"
-
 type rig struct {
 	t      *testing.T
 	client *kubernetes.Clientset
-	name   string
+	// namespace is a fresh one, name the object's.
+	namespace, name string
 }
 
 func (r *rig) target(change v1alpha1.DaemonSetChange) *Target {
-	change.Namespace, change.Name = namespace, r.name
+	change.Namespace, change.Name = r.namespace, r.name
 	return &Target{Cluster: "lab", Client: r.client, Change: change, Run: "run-1"}
 }
 
@@ -41,7 +40,7 @@ func (r *rig) patch(image string) *Target {
 
 func (r *rig) ds() *appsv1.DaemonSet {
 	r.t.Helper()
-	ds, err := r.client.AppsV1().DaemonSets(namespace).Get(r.t.Context(), r.name, metav1.GetOptions{})
+	ds, err := r.client.AppsV1().DaemonSets(r.namespace).Get(r.t.Context(), r.name, metav1.GetOptions{})
 	r.must(err)
 	return ds
 }
@@ -55,12 +54,12 @@ func (r *rig) must(err error) {
 
 func (r *rig) edit(kind types.PatchType, patch string) {
 	r.t.Helper()
-	_, err := r.client.AppsV1().DaemonSets(namespace).Patch(r.t.Context(), r.name, kind, []byte(patch), metav1.PatchOptions{FieldManager: "an-admin"})
+	_, err := r.client.AppsV1().DaemonSets(r.namespace).Patch(r.t.Context(), r.name, kind, []byte(patch), metav1.PatchOptions{FieldManager: "an-admin"})
 	r.must(err)
 }
 
 // counts are the images of the living pods.
-func (r *rig) counts() map[string]int { return rollouttest.Images(r.t, r.client, namespace, r.name) }
+func (r *rig) counts() map[string]int { return rollouttest.Images(r.t, r.client, r.namespace, r.name) }
 
 // play decides and moves until the decision is complete.
 func (r *rig) play(target *Target, pins target.Pins, decide func(plan.Seen) plan.Decision, back bool) plan.Decision {
@@ -81,9 +80,10 @@ const one, two, three = "registry.test/agent:1", "registry.test/agent:2", "regis
 func TestDaemonSetOnALab(t *testing.T) {
 	l := lab.Start(t, lab.Options{Nodes: 5})
 	client := rollouttest.Client(t, l)
+	namespace := rollouttest.Fresh(t, client, "telemetry")
 
 	t.Run("forth and back", func(t *testing.T) {
-		r := &rig{t: t, client: client, name: "forth"}
+		r := &rig{t: t, client: client, namespace: namespace, name: "forth"}
 		rollouttest.DaemonSet(t, client, namespace, r.name, 5)
 		to := r.patch(two)
 		nodes, err := to.Survey(t.Context())
@@ -122,7 +122,7 @@ func TestDaemonSetOnALab(t *testing.T) {
 		if at, err := to.Ready(t.Context(), pins); err != nil || time.Since(at) > time.Minute {
 			t.Errorf("the newest pod is ready since %v, %v", at, err)
 		}
-		if c, err := to.Component(t.Context(), pins); err != nil || c.ServiceAccount != "telemetry/forth" || len(c.UpdatePods) != 3 {
+		if c, err := to.Component(t.Context(), pins); err != nil || c.ServiceAccount != namespace+"/forth" || len(c.UpdatePods) != 3 {
 			t.Errorf("the component is %+v, %v", c, err)
 		}
 		// Somebody else's pod of the new revision is a leak: the controller makes it when a pod is deleted by hand.
@@ -159,7 +159,7 @@ func TestDaemonSetOnALab(t *testing.T) {
 	})
 
 	t.Run("what others do", func(t *testing.T) {
-		r := &rig{t: t, client: client, name: "others"}
+		r := &rig{t: t, client: client, namespace: namespace, name: "others"}
 		rollouttest.DaemonSet(t, client, namespace, r.name, 5)
 		to := r.patch(two)
 		pins, err := to.Prepare(t.Context())
@@ -202,7 +202,7 @@ func TestDaemonSetOnALab(t *testing.T) {
 	})
 
 	t.Run("refused", func(t *testing.T) {
-		r := &rig{t: t, client: client, name: "refused"}
+		r := &rig{t: t, client: client, namespace: namespace, name: "refused"}
 		rollouttest.DaemonSet(t, client, namespace, r.name, 5)
 		before := r.ds()
 		for name, test := range map[string]struct {
@@ -228,15 +228,14 @@ func TestDaemonSetOnALab(t *testing.T) {
 	})
 
 	t.Run("first install", func(t *testing.T) {
-		r := &rig{t: t, client: client, name: "first"}
+		r := &rig{t: t, client: client, namespace: namespace, name: "first"}
 		change := v1alpha1.DaemonSetChange{
 			WorkloadChange: v1alpha1.WorkloadChange{Template: map[string]any{
 				"metadata": map[string]any{"labels": map[string]any{"app": r.name}},
 				"spec":     map[string]any{"containers": []any{map[string]any{"name": "agent", "image": two}}},
 			}},
-			Install: &v1alpha1.DaemonSetInstall{EnrolmentLabel: "seakeep.dev/enrol-first"},
+			Install: &v1alpha1.DaemonSetInstall{EnrolmentLabel: "seakeep.dev/enrol-" + namespace},
 		}
-		rollouttest.Namespace(t, client, namespace)
 		install := func() (*Target, target.Pins, *plan.Route) {
 			to := r.target(change)
 			nodes, err := to.Survey(t.Context())

@@ -112,7 +112,7 @@ func (t *Target) enrol(ctx context.Context, node string, in bool) error {
 	if err != nil {
 		return err
 	}
-	t.nodes = nodeList{} // it says otherwise now
+	t.own().Forget() // it says otherwise now
 	_, err = t.Client.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: target.FieldManager})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("labelling node %s: %w", node, err)

@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/seakeep/seakeep/rollout/plan"
@@ -27,23 +25,13 @@ func (t *Target) Move(ctx context.Context, _ target.Pins, moves []plan.Move, bac
 		case m.Pod == "":
 			errs = append(errs, fmt.Errorf("BUG: a move of node %s without a pod", m.Node))
 		default:
-			errs = append(errs, t.deletePod(ctx, m))
+			errs = append(errs, t.own().DeletePod(ctx, m))
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (t *Target) deletePod(ctx context.Context, m plan.Move) error {
-	namespace, name, _ := strings.Cut(m.Pod, "/")
-	uid := types.UID(m.UID)
-	err := t.Client.CoreV1().Pods(namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return fmt.Errorf("deleting pod %s on %s: %w", m.Pod, m.Node, err)
-	}
-	return nil
 }
 
 // Revert puts the template from before back in force. Under OnDelete that moves nothing either: the pods are moved after.
