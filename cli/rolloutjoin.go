@@ -90,12 +90,11 @@ func (j *rolloutJoined) close(ctx context.Context, env *Env) {
 
 // joinRollout makes targets, fences, rungs and the analyst for the clusters of a plan, and checks what needs the clusters: that
 // conditions and queries can be compiled, and that the bake outlasts every cache that is found.
-func joinRollout(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollout, p *plan.Plan, known map[string]fleet.Cluster) (*rolloutJoined, error) {
+func joinRollout(ctx context.Context, env *Env, o *rolloutCarry, r *v1alpha1.Rollout, p *plan.Plan, known map[string]fleet.Cluster) (*rolloutJoined, error) {
 	joined := &rolloutJoined{clusters: map[string]engine.Cluster{}}
-	base := filepath.Dir(o.file)
 	metrics, invalid := analysis.Check(r.Analysis, r.Interval.Duration, field.NewPath("analysis"), func(name string) ([]byte, error) {
 		if !filepath.IsAbs(name) {
-			name = filepath.Join(base, name)
+			name = filepath.Join(o.base, name)
 		}
 		return os.ReadFile(name)
 	})
@@ -157,7 +156,7 @@ func (j *rolloutJoined) measure(ctx context.Context, env *Env) (stop func()) {
 	return func() { cancel(); measuring.Wait() }
 }
 
-func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollout, run, holder string, c fleet.Cluster) (engine.Cluster, analysis.Cluster, error) {
+func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, r *v1alpha1.Rollout, run, holder string, c fleet.Cluster) (engine.Cluster, analysis.Cluster, error) {
 	var none, measured analysis.Cluster
 	client, err := kubernetes.NewForConfig(c.Config)
 	if err != nil {
