@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/seakeep/seakeep/internal/testkit"
-	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/rollout/rollouttest"
 )
 

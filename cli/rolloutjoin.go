@@ -201,10 +201,17 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 		Fence: &fence.Fence{
 			Client: client, Namespace: apf.LeaseNamespace, Name: rolloutLease(r), FieldManager: target.FieldManager, Holder: holder, Length: o.lease, Log: env.Log(),
 		},
-		Rungs: []jail.Rung{
-			jail.APF{Jailer: jailer{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
-			jail.RBAC{Client: client},
-		},
+		Rungs: apiRungs(env, o, holder, client),
+	}
+	if c.BreakGlass != nil {
+		glass, err := kubernetes.NewForConfig(c.BreakGlass)
+		if err != nil {
+			return engine.Cluster{}, none, fmt.Errorf("breakGlass: %w", err)
+		}
+		j.opened = append(j.opened, glass)
+		for i, rung := range apiRungs(env, o, holder, glass) {
+			made.Rungs[i] = jail.Ways{Ordinary: made.Rungs[i], BreakGlass: rung, Patience: o.timeout}
+		}
 	}
 	if gates, err := gatesOf(c); err != nil {
 		return engine.Cluster{}, none, err
@@ -222,6 +229,14 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 		measured.Workload = pods(&deployment.Target{Cluster: c.Name, Client: client, Change: *r.Change.Deployment, Run: run})
 	}
 	return made, measured, nil
+}
+
+// apiRungs are the rungs that are written to a cluster's API server, by one way to it.
+func apiRungs(env *Env, o *rolloutCarry, holder string, client *kubernetes.Clientset) []jail.Rung {
+	return []jail.Rung{
+		jail.APF{Jailer: jailer{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
+		jail.RBAC{Client: client},
+	}
 }
 
 // gatesOf are the cluster's gates, as the fleet knows them.

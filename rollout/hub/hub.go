@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,10 +110,11 @@ func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 			return reconcile.Result{}, err
 		}
 	}
-	again := s.carry()
+	// First, so that a hand that is put to work finds it.
 	if err := s.order(ctx); err != nil {
 		return reconcile.Result{}, err
 	}
+	again := s.carry()
 	s.show()
 	return reconcile.Result{RequeueAfter: again}, s.write(ctx)
 }
@@ -137,7 +139,7 @@ func (s *scope) carry() time.Duration {
 		s.crew.end(s.name)
 	}
 	underway := s.newest != nil && !s.newest.Phase.Over()
-	rollback := s.newest != nil && s.newest.Phase == journal.Completed && s.u.GetAnnotations()[hub.OrderAnnotation] == string(journal.Rollback)
+	rollback := s.newest != nil && s.newest.Phase == journal.Completed && s.laid(journal.Rollback)
 	switch {
 	case underway, rollback:
 		s.agree(rollout, invalid)
@@ -158,6 +160,15 @@ func (s *scope) carry() time.Duration {
 		s.begin("", rollout)
 	}
 	return s.Every
+}
+
+// laid is true when an order for the newest run lies there and nobody has taken it.
+func (s *scope) laid(verb journal.Verb) bool {
+	orders, _, err := journal.Orders(s.j.Dir())
+	if err != nil {
+		s.Log.Warn("Orders cannot be read", "err", err)
+	}
+	return slices.ContainsFunc(orders, func(o journal.Placed) bool { return o.Run == s.newest.ID && o.Verb == verb })
 }
 
 // done is true when the newest run did what the spec says.
@@ -271,6 +282,9 @@ func (s *scope) order(ctx context.Context) error {
 // same name and spec finds it. A way back that was begun is gone to its end first.
 func (s *scope) delete(ctx context.Context) (reconcile.Result, error) {
 	if s.newest != nil && s.newest.Phase == journal.RollingBack {
+		if err := s.order(ctx); err != nil { // abort ends a way back that does not come to its end
+			return reconcile.Result{}, err
+		}
 		again := s.carry()
 		s.show()
 		return reconcile.Result{RequeueAfter: again}, s.write(ctx)
