@@ -39,10 +39,10 @@ the process nor its clusters.`,
   seakeep rollout rollback --reason INC-42`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			return usageError(errors.New("rollout needs an action: run, status, watch, pause, resume, approve, abort, rollback or history"), rolloutHint)
+			return usageError(errors.New("rollout needs an action: run, status, watch, pause, resume, approve, abort, rollback, history or controller"), rolloutHint)
 		},
 	}
-	cmd.AddCommand(newRolloutRun(env), newRolloutStatus(env), newRolloutWatch(env), newRolloutHistory(env))
+	cmd.AddCommand(newRolloutRun(env), newRolloutStatus(env), newRolloutWatch(env), newRolloutHistory(env), newRolloutController(env))
 	for _, o := range []rolloutOrder{
 		{journal.Pause, "Let nothing move until it is resumed; what runs, runs on", "  seakeep rollout pause\n  seakeep rollout pause telemetry-20261126-211500-1a2b3c --reason 'freeze for the weekend'"},
 		{journal.Resume, "Go on with a paused run: what it was paused for is accepted, or found again", "  seakeep rollout resume"},

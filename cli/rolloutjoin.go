@@ -91,12 +91,11 @@ func (j *rolloutJoined) close(ctx context.Context, env *Env) {
 
 // joinRollout makes targets, fences, rungs and the analyst for the clusters of a plan, and checks what needs the clusters: that
 // conditions and queries can be compiled, and that the bake outlasts every cache that is found.
-func joinRollout(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollout, p *plan.Plan, known map[string]fleet.Cluster) (*rolloutJoined, error) {
+func joinRollout(ctx context.Context, env *Env, o *rolloutCarry, r *v1alpha1.Rollout, p *plan.Plan, known map[string]fleet.Cluster) (*rolloutJoined, error) {
 	joined := &rolloutJoined{clusters: map[string]engine.Cluster{}}
-	base := filepath.Dir(o.file)
 	metrics, invalid := analysis.Check(r.Analysis, r.Interval.Duration, field.NewPath("analysis"), func(name string) ([]byte, error) {
 		if !filepath.IsAbs(name) {
-			name = filepath.Join(base, name)
+			name = filepath.Join(o.base, name)
 		}
 		return os.ReadFile(name)
 	})
@@ -158,7 +157,7 @@ func (j *rolloutJoined) measure(ctx context.Context, env *Env) (stop func()) {
 	return func() { cancel(); measuring.Wait() }
 }
 
-func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r *v1alpha1.Rollout, run, holder string, c fleet.Cluster) (engine.Cluster, analysis.Cluster, error) {
+func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, r *v1alpha1.Rollout, run, holder string, c fleet.Cluster) (engine.Cluster, analysis.Cluster, error) {
 	var none, measured analysis.Cluster
 	client, err := kubernetes.NewForConfig(c.Config)
 	if err != nil {
@@ -207,10 +206,17 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 		Fence: &fence.Fence{
 			Client: client, Namespace: apf.LeaseNamespace, Name: rolloutLease(r), FieldManager: target.FieldManager, Holder: holder, Length: o.lease, Log: env.Log(),
 		},
-		Rungs: []jail.Rung{
-			jail.APF{Jailer: jailer{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
-			jail.RBAC{Client: client},
-		},
+		Rungs: apiRungs(env, o, holder, client),
+	}
+	if c.BreakGlass != nil {
+		glass, err := kubernetes.NewForConfig(c.BreakGlass)
+		if err != nil {
+			return engine.Cluster{}, none, fmt.Errorf("breakGlass: %w", err)
+		}
+		j.opened = append(j.opened, glass)
+		for i, rung := range apiRungs(env, o, holder, glass) {
+			made.Rungs[i] = jail.Ways{Ordinary: made.Rungs[i], BreakGlass: rung, Patience: o.timeout}
+		}
 	}
 	if gates, err := gatesOf(c); err != nil {
 		return engine.Cluster{}, none, err
@@ -230,6 +236,14 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutRun, r 
 		measured.Workload = pods(&deployment.Target{Cluster: c.Name, Client: client, Change: *r.Change.Deployment, Run: run})
 	}
 	return made, measured, nil
+}
+
+// apiRungs are the rungs that are written to a cluster's API server, by one way to it.
+func apiRungs(env *Env, o *rolloutCarry, holder string, client *kubernetes.Clientset) []jail.Rung {
+	return []jail.Rung{
+		jail.APF{Jailer: jailer{writer: apf.NewWriter(apf.Options{Client: client, Holder: holder, Lease: o.lease, Log: env.Log()})}},
+		jail.RBAC{Client: client},
+	}
 }
 
 // gatesOf are the cluster's gates, as the fleet knows them.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -22,16 +23,12 @@ import (
 
 // rolloutRun are the flags of `rollout run`.
 type rolloutRun struct {
-	state       rolloutState
+	rolloutCarry
 	file, fleet string
 	output      string
 	dryRun      bool
 	exitOnPause bool
 	resume      string
-	timeout     time.Duration
-	lease       time.Duration
-	every       time.Duration
-	unreachable time.Duration
 	listen      rolloutListen
 }
 
@@ -54,7 +51,7 @@ then everything stands still where it is.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runRollout(cmd.Context(), env, &o) },
 	}
-	o.state.flags(cmd)
+	o.rolloutCarry.flags(cmd)
 	o.listen.flags(cmd)
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	flags := cmd.Flags()
@@ -63,16 +60,10 @@ then everything stands still where it is.`,
 	flags.StringVar(&o.resume, "continue", "", "go on with this `run`, as it was planned; -f is not needed then")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "survey the clusters and print the plan; write nothing")
 	flags.BoolVar(&o.exitOnPause, "exit-on-pause", false, "end with code 3 when the run pauses, for CI; what is moved stays as it is")
-	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long each request to a cluster may take, 1s to 1m; less than two thirds of --lease")
-	flags.DurationVar(&o.lease, "lease", 20*time.Second, "how long the lease on a cluster outlives this process, 3s to 5m")
-	flags.DurationVar(&o.every, "every", 2*time.Second, "how often a cluster that moves is read, 200ms to 10s")
-	flags.DurationVar(&o.unreachable, "unreachable-after", time.Minute, "how long a cluster may fail to answer before it is skipped, 5s to 1h")
 	flags.StringVarP(&o.output, "output", "o", "table", "table | json")
 	_ = cmd.MarkFlagFilename("file", "yaml", "yml", "json")
 	_ = cmd.MarkFlagFilename("fleet", "yaml", "yml", "json")
-	for _, name := range []string{"timeout", "lease", "every", "unreachable-after", "continue"} {
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
-	}
+	_ = cmd.RegisterFlagCompletionFunc("continue", cobra.NoFileCompletions)
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -86,19 +77,8 @@ func (o *rolloutRun) check() error {
 	case o.resume != "" && o.dryRun:
 		return usageError(errors.New("--dry-run is for a plan that is not made yet, --continue for one that is"), rolloutHint)
 	}
-	for _, f := range []struct {
-		name         string
-		v, low, high time.Duration
-	}{
-		{"timeout", o.timeout, time.Second, time.Minute}, {"lease", o.lease, 3 * time.Second, 5 * time.Minute},
-		{"every", o.every, 200 * time.Millisecond, 10 * time.Second}, {"unreachable-after", o.unreachable, 5 * time.Second, time.Hour},
-	} {
-		if f.v < f.low || f.v > f.high {
-			return usageError(fmt.Errorf("--%s must be %v to %v, got %v", f.name, f.low, f.high, f.v), rolloutHint)
-		}
-	}
-	if o.timeout*3 >= o.lease*2 {
-		return usageError(fmt.Errorf("--timeout must be less than two thirds of --lease, got %v and %v: what was sent must have arrived before another process may write", o.timeout, o.lease), rolloutHint)
+	if err := o.rolloutCarry.check(); err != nil {
+		return err
 	}
 	return o.listen.check()
 }
@@ -147,9 +127,10 @@ func runRollout(ctx context.Context, env *Env, o *rolloutRun) error {
 	if err != nil {
 		return err
 	}
-	clusters, err := fleet.Load(ctx, members, fleet.Options{UserAgent: "seakeep-rollout/" + versionOf(version, nil).Version, Timeout: o.timeout})
+	o.base = filepath.Dir(o.file)
+	clusters, err := o.load(ctx, members)
 	if err != nil {
-		return usageError(err, "")
+		return err
 	}
 	if o.dryRun {
 		p, _, err := planRollout(ctx, rollout, "dry-run", clusters)
@@ -174,76 +155,40 @@ func runRollout(ctx context.Context, env *Env, o *rolloutRun) error {
 	return o.carry(ctx, env, j, run, clusters)
 }
 
-func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters map[string]fleet.Cluster) (*plan.Plan, map[string][]string, error) {
-	fleetOf := map[string]engine.Member{}
-	for name, c := range clusters {
-		t, err := rolloutTarget(r, run, c)
-		if err != nil {
-			return nil, nil, err
-		}
-		fleetOf[name] = engine.Member{Labels: c.Labels, Target: t}
-	}
-	p, orders, err := engine.Plan(ctx, r, run, fleetOf)
-	if err != nil {
-		return nil, nil, usageError(fmt.Errorf("planning rollout %s: %w", r.Name, err), "nothing was written to any cluster")
-	}
-	return p, orders, nil
-}
-
 // begin finds the run that is under way, or plans and records a new one.
-func (o *rolloutRun) begin(ctx context.Context, env *Env, j *journal.Journal, r *v1alpha1.Rollout, clusters map[string]fleet.Cluster) (*journal.Run, error) {
+func (o *rolloutRun) begin(ctx context.Context, env *Env, j *journal.Journal, r *v1alpha1.Rollout, clusters map[string]fleet.Cluster) (string, error) {
 	if o.resume != "" {
 		runs, err := j.Runs()
 		if err != nil {
-			return nil, err
+			return "", err
 		}
-		i := slices.IndexFunc(runs, func(run journal.Run) bool { return run.ID == o.resume })
-		if i < 0 {
-			return nil, usageError(fmt.Errorf("there is no run %q in %s", o.resume, o.state.dir), "'seakeep rollout history' lists them")
+		if !slices.ContainsFunc(runs, func(run journal.Run) bool { return run.ID == o.resume }) {
+			return "", usageError(fmt.Errorf("there is no run %q in %s", o.resume, o.state.dir), "'seakeep rollout history' lists them")
 		}
-		return &runs[i], nil
+		return o.resume, nil
 	}
 	under, err := engine.Unfinished(j, r)
 	var mixed *engine.MixedError
 	if errors.As(err, &mixed) {
-		return nil, usageError(err, fmt.Sprintf("go on with 'seakeep rollout run --continue %s', or end it with 'seakeep rollout abort %[1]s' or 'rollback'", mixed.Run))
+		return "", usageError(err, fmt.Sprintf("go on with 'seakeep rollout run --continue %s', or end it with 'seakeep rollout abort %[1]s' or 'rollback'", mixed.Run))
 	}
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if under != nil {
 		fmt.Fprintf(env.Stderr, "going on with run %s, which is %s\n", under.ID, under.Phase)
-		return under, nil
+		return under.ID, nil
 	}
-	id := engine.NewRunID(r.Name, time.Now())
-	p, orders, err := planRollout(ctx, r, id, clusters)
-	if err != nil {
-		return nil, err
-	}
-	probe, err := joinRollout(ctx, env, o, r, p, clusters)
-	if err != nil {
-		return nil, err
-	}
-	probe.close(ctx, env)
-	return &journal.Run{ID: id, Rollout: r}, engine.Record(j, r, p, orders)
+	return o.rolloutCarry.begin(ctx, env, j, r, nil, clusters)
 }
 
 // carry carries the run out and says how it ended.
-func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, run *journal.Run, clusters map[string]fleet.Cluster) error {
-	state, err := j.Load(run.ID)
-	if err != nil {
-		return err
-	}
-	joined, err := joinRollout(ctx, env, o, state.Run.Rollout, state.Plan, clusters)
-	if err != nil {
-		return err
-	}
-	defer joined.close(ctx, env)
+func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, run string, clusters map[string]fleet.Cluster) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	e, err := engine.New(engine.Options{
-		Journal: j, Run: run.ID, Clusters: joined.clusters, Analyst: joined.analyst, Growth: joined.scaleGate(), Every: o.every, Unreachable: o.unreachable,
-		Told: func(event journal.Event) {
+	var look func() engine.View
+	ended, err := o.rolloutCarry.carry(ctx, env, j, run, clusters, rolloutTold{
+		event: func(event journal.Event) {
 			if o.output == "table" {
 				_ = writeRolloutEvent(env.Stdout, event) // who closes the pipe has seen enough
 			}
@@ -251,35 +196,25 @@ func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, ru
 				cancel(errPaused)
 			}
 		},
-		Log: env.Log(),
+		ready: func(ctx context.Context, view func() engine.View, r *v1alpha1.Rollout) (func(), error) {
+			look = view
+			if o.output == "table" {
+				fmt.Fprintf(env.Stdout, "run %s in %s\n", run, o.state.dir)
+			}
+			if o.listen.address == "" {
+				return func() {}, nil
+			}
+			address, wait, err := o.listen.serve(ctx, view, r.Analysis.MaxDataAge.Duration, env.Log())
+			if err == nil {
+				fmt.Fprintf(env.Stderr, "answering at %s\n", address)
+			}
+			return wait, err
+		},
 	})
-	if errors.Is(err, engine.ErrNoGrowth) {
-		return usageError(fmt.Errorf("scaleGate.mode: %w", err), "")
-	}
-	if err != nil {
+	if look == nil {
 		return err
 	}
-	joined.bind(e)
-	if state.Run.Phase == journal.Running {
-		if err := e.Preflight(ctx); err != nil {
-			return usageError(fmt.Errorf("pre-flight: %w", err), "every rung is proved before the first node moves; onFailure.rungs says which there are, and which are optional")
-		}
-	}
-	if o.output == "table" {
-		fmt.Fprintf(env.Stdout, "run %s in %s\n", run.ID, o.state.dir)
-	}
-	if o.listen.address != "" {
-		address, wait, err := o.listen.serve(ctx, e.View, state.Run.Rollout.Analysis.MaxDataAge.Duration, env.Log())
-		if err != nil {
-			return err
-		}
-		defer wait()
-		fmt.Fprintf(env.Stderr, "answering at %s\n", address)
-	}
-	stop := joined.measure(ctx, env)
-	ended, err := e.Run(ctx)
-	stop()
-	view := e.View()
+	view := look()
 	switch {
 	case o.output == "json":
 		if err := writeJSON(env.Stdout, view, true); err != nil {

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/pager"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 )
@@ -23,7 +27,7 @@ var profiles = schema.GroupVersionResource{Group: "multicluster.x-k8s.io", Versi
 const page = 500
 
 func hubOf(h v1alpha1.FleetHub, o Options) (*rest.Config, metav1.ListOptions, error) {
-	options := metav1.ListOptions{Limit: page}
+	options := metav1.ListOptions{}
 	if h.LabelSelector != nil {
 		options.LabelSelector = metav1.FormatLabelSelector(h.LabelSelector)
 	}
@@ -43,29 +47,41 @@ func fromSecrets(ctx context.Context, s *v1alpha1.FleetSecrets, o Options) ([]Cl
 	if err != nil {
 		return nil, fmt.Errorf("preparing to call the hub: %w", err)
 	}
+	list := func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return client.CoreV1().Secrets(s.Namespace).List(ctx, options)
+	}
+	return everyOne(ctx, list, options, "Secret", s.Namespace, func(secret *corev1.Secret) (*rest.Config, error) {
+		data, has := secret.Data[s.Key]
+		if !has {
+			return nil, nil // a Secret of something else
+		}
+		return foreign(data, o)
+	})
+}
+
+// everyOne makes clusters of all objects that a hub lists, page by page. None is made of an object without a config; what is
+// wrong with one does not keep the others from being read.
+func everyOne[T metav1.Object](ctx context.Context, list pager.ListPageFunc, options metav1.ListOptions, kind, namespace string, config func(T) (*rest.Config, error)) ([]Cluster, error) {
 	var clusters []Cluster
 	var errs []error
-	for {
-		list, err := client.CoreV1().Secrets(s.Namespace).List(ctx, options)
-		if err != nil {
-			return nil, fmt.Errorf("reading the Secrets of %s: %w", s.Namespace, err)
+	pages := pager.New(list)
+	pages.PageSize = page
+	err := pages.EachListItem(ctx, options, func(o runtime.Object) error {
+		object := o.(T)
+		source := kind + " " + namespace + "/" + object.GetName()
+		made, err := config(object)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", source, err))
+		case made != nil:
+			clusters = append(clusters, Cluster{Name: object.GetName(), Labels: object.GetLabels(), Source: source, Config: made})
 		}
-		for _, secret := range list.Items {
-			data, has := secret.Data[s.Key]
-			if !has {
-				continue // a Secret of something else
-			}
-			made, err := foreign(data, o)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("reading Secret %s/%s: %w", s.Namespace, secret.Name, err))
-				continue
-			}
-			clusters = append(clusters, Cluster{Name: secret.Name, Labels: secret.Labels, Source: "Secret " + s.Namespace + "/" + secret.Name, Config: made})
-		}
-		if options.Continue = list.Continue; options.Continue == "" {
-			return clusters, errors.Join(errs...)
-		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the %ss of %s: %w", kind, namespace, err)
 	}
+	return clusters, errors.Join(errs...)
 }
 
 func fromProfiles(ctx context.Context, p *v1alpha1.FleetProfiles, o Options) ([]Cluster, error) {
@@ -84,31 +100,17 @@ func fromProfiles(ctx context.Context, p *v1alpha1.FleetProfiles, o Options) ([]
 	if err != nil {
 		return nil, fmt.Errorf("preparing to call the hub: %w", err)
 	}
-	var clusters []Cluster
-	var errs []error
-	for {
-		list, err := objects.Resource(profiles).Namespace(p.Namespace).List(ctx, options)
-		if err != nil {
-			return nil, fmt.Errorf("reading the ClusterProfiles of %s: %w", p.Namespace, err)
-		}
-		for _, profile := range list.Items {
-			source := "ClusterProfile " + p.Namespace + "/" + profile.GetName()
-			secret, err := client.CoreV1().Secrets(p.Namespace).Get(ctx, profile.GetName(), metav1.GetOptions{})
-			if apierrors.IsNotFound(err) {
-				err = fmt.Errorf("there is no Secret of the same name with its credentials")
-			}
-			var made *rest.Config
-			if err == nil {
-				made, err = foreign(secret.Data[p.Key], o)
-			}
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", source, err))
-				continue
-			}
-			clusters = append(clusters, Cluster{Name: profile.GetName(), Labels: profile.GetLabels(), Source: source, Config: made})
-		}
-		if options.Continue = list.GetContinue(); options.Continue == "" {
-			return clusters, errors.Join(errs...)
-		}
+	list := func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return objects.Resource(profiles).Namespace(p.Namespace).List(ctx, options)
 	}
+	return everyOne(ctx, list, options, "ClusterProfile", p.Namespace, func(profile *unstructured.Unstructured) (*rest.Config, error) {
+		secret, err := client.CoreV1().Secrets(p.Namespace).Get(ctx, profile.GetName(), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil, errors.New("there is no Secret of the same name with its credentials")
+		}
+		if err != nil {
+			return nil, err
+		}
+		return foreign(secret.Data[p.Key], o)
+	})
 }

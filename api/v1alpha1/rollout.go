@@ -84,6 +84,8 @@ type RolloutChange struct {
 	// Deployment is changed on a cluster as a whole, by its own rolling update.
 	Deployment *WorkloadChange `json:"deployment,omitempty"`
 	// Manifests are objects of Kubernetes, written by server-side apply as the field manager "seakeep-rollout".
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:pruning:PreserveUnknownFields
 	Manifests []map[string]any `json:"manifests,omitempty"`
 	// UserAgents are globs over what the component calls itself, by which its requests are told from others of the same
 	// ServiceAccount; a claim, so used to narrow only.
@@ -96,8 +98,14 @@ type WorkloadChange struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	// Template is the whole new pod template.
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
 	Template map[string]any `json:"template,omitempty"`
 	// Patch is a strategic merge patch of the pod template that each cluster has, for fleets whose clusters differ.
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
 	Patch map[string]any `json:"patch,omitempty"`
 }
 

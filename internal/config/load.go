@@ -94,6 +94,14 @@ func read(path string, stdin io.Reader) (source string, data []byte, err error) 
 	return source, data, nil
 }
 
+// Parse reads documents that come from elsewhere than a file, as Load does; source names them in errors.
+func Parse(source string, data []byte) ([]Document, error) {
+	if len(data) > maxFileBytes {
+		return nil, Violations{{File: source, Rule: fmt.Sprintf("it must not be larger than %d bytes", maxFileBytes)}}
+	}
+	return parse(source, data)
+}
+
 func parse(source string, data []byte) ([]Document, error) {
 	var docs []Document
 	var all Violations

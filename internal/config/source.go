@@ -89,8 +89,15 @@ func (d *sourceDocs) readFields(typeName string, structure *ast.StructType) {
 	}
 }
 
+// text is a comment without the markers that are for the generator of the CRD.
 func text(comment *ast.CommentGroup) string {
-	return strings.TrimSpace(comment.Text())
+	var lines []string
+	for line := range strings.Lines(comment.Text()) {
+		if !strings.HasPrefix(line, "+kubebuilder:") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.TrimSpace(strings.Join(lines, ""))
 }
 
 // ofField is the comment of a field.

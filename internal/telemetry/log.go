@@ -19,3 +19,8 @@ func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 func Bridge(log *slog.Logger) {
 	klog.SetLogger(logr.FromSlogHandler(&atLeast{Handler: log.Handler(), level: slog.LevelWarn}))
 }
+
+// Logr is the logger as Kubernetes' libraries take it, for warnings and errors only, as with Bridge.
+func Logr(log *slog.Logger) logr.Logger {
+	return logr.FromSlogHandler(&atLeast{Handler: log.Handler(), level: slog.LevelWarn})
+}

@@ -175,7 +175,7 @@ func simulate(t *testing.T, sizes map[string]int, change func(*v1alpha1.Rollout)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Record(j, rollout, p, orders); err != nil {
+	if err := Record(j, rollout, nil, p, orders); err != nil {
 		t.Fatal(err)
 	}
 	if s.e, err = New(Options{Journal: j, Run: "run-1", Clusters: clusters, Analyst: s.judge, Growth: s.judge, Log: slog.New(slog.DiscardHandler)}); err != nil {

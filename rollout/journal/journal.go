@@ -317,3 +317,17 @@ func each[T any](b *bbolt.Bucket, f func(key []byte, v T)) error {
 }
 
 func key(id uint64) []byte { return binary.BigEndian.AppendUint64(nil, id) }
+
+// Newest is the newest run of a rollout; nil when it has none.
+func (j *Journal) Newest(rollout string) (*Run, error) {
+	runs, err := j.Runs()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range slices.Backward(runs) {
+		if r.Rollout.Name == rollout {
+			return &r, nil
+		}
+	}
+	return nil, nil
+}

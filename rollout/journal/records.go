@@ -52,14 +52,22 @@ type Run struct {
 	// Rollout is the spec, as it was when the run began; Hash is Hash of it.
 	Rollout *v1alpha1.Rollout `json:"rollout"`
 	Hash    string            `json:"hash"`
-	Started time.Time         `json:"started"`
-	Ended   time.Time         `json:"ended,omitzero"`
-	Phase   Phase             `json:"phase"`
+	// Origin is the object of a hub that asked for it; nil for a file.
+	Origin  *Origin   `json:"origin,omitempty"`
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Phase   Phase     `json:"phase"`
 	// Reason is one word, Message a sentence with figures.
 	Reason  string `json:"reason,omitempty"`
 	Message string `json:"message,omitempty"`
 	// Failures are the clusters that failed.
 	Failures []string `json:"failures,omitempty"`
+}
+
+// Origin is an object of a hub, and which of its specs.
+type Origin struct {
+	UID        string `json:"uid"`
+	Generation int64  `json:"generation"`
 }
 
 // Hash tells whether a file says what a run does.

@@ -1,0 +1,141 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/fleet"
+	"github.com/seakeep/seakeep/rollout/engine"
+	"github.com/seakeep/seakeep/rollout/journal"
+	"github.com/seakeep/seakeep/rollout/plan"
+)
+
+// rolloutCarry is how runs are begun and carried out: by `run` from a file, by `controller` from objects.
+type rolloutCarry struct {
+	state rolloutState
+	// base is the folder that files named in the rollout are in.
+	base        string
+	timeout     time.Duration
+	lease       time.Duration
+	every       time.Duration
+	unreachable time.Duration
+}
+
+func (o *rolloutCarry) flags(cmd *cobra.Command) {
+	o.state.flags(cmd)
+	flags := cmd.Flags()
+	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long each request to a cluster may take, 1s to 1m; less than two thirds of --lease")
+	flags.DurationVar(&o.lease, "lease", 20*time.Second, "how long the lease on a cluster outlives this process, 3s to 5m")
+	flags.DurationVar(&o.every, "every", 2*time.Second, "how often a cluster that moves is read, 200ms to 10s")
+	flags.DurationVar(&o.unreachable, "unreachable-after", time.Minute, "how long a cluster may fail to answer before it is skipped, 5s to 1h")
+	for _, name := range []string{"timeout", "lease", "every", "unreachable-after"} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
+}
+
+func (o *rolloutCarry) check() error {
+	for _, f := range []struct {
+		name         string
+		v, low, high time.Duration
+	}{
+		{"timeout", o.timeout, time.Second, time.Minute}, {"lease", o.lease, 3 * time.Second, 5 * time.Minute},
+		{"every", o.every, 200 * time.Millisecond, 10 * time.Second}, {"unreachable-after", o.unreachable, 5 * time.Second, time.Hour},
+	} {
+		if f.v < f.low || f.v > f.high {
+			return usageError(fmt.Errorf("--%s must be %v to %v, got %v", f.name, f.low, f.high, f.v), rolloutHint)
+		}
+	}
+	if o.timeout*3 >= o.lease*2 {
+		return usageError(fmt.Errorf("--timeout must be less than two thirds of --lease, got %v and %v: what was sent must have arrived before another process may write", o.timeout, o.lease), rolloutHint)
+	}
+	return nil
+}
+
+// load reads the fleet as it is now.
+func (o *rolloutCarry) load(ctx context.Context, members *v1alpha1.Fleet) (map[string]fleet.Cluster, error) {
+	clusters, err := fleet.Load(ctx, members, fleet.Options{UserAgent: "seakeep-rollout/" + versionOf(version, nil).Version, Timeout: o.timeout})
+	if err != nil {
+		return nil, usageError(err, "")
+	}
+	return clusters, nil
+}
+
+func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters map[string]fleet.Cluster) (*plan.Plan, map[string][]string, error) {
+	fleetOf := map[string]engine.Member{}
+	for name, c := range clusters {
+		t, err := rolloutTarget(r, run, c)
+		if err != nil {
+			return nil, nil, err
+		}
+		fleetOf[name] = engine.Member{Labels: c.Labels, Target: t}
+	}
+	p, orders, err := engine.Plan(ctx, r, run, fleetOf)
+	if err != nil {
+		return nil, nil, usageError(fmt.Errorf("planning rollout %s: %w", r.Name, err), "nothing was written to any cluster")
+	}
+	return p, orders, nil
+}
+
+// begin plans a new run, proves that it can be carried out, and records it. Origin may be nil. It returns the run's id.
+func (o *rolloutCarry) begin(ctx context.Context, env *Env, j *journal.Journal, r *v1alpha1.Rollout, origin *journal.Origin, clusters map[string]fleet.Cluster) (string, error) {
+	id := engine.NewRunID(r.Name, time.Now())
+	p, orders, err := planRollout(ctx, r, id, clusters)
+	if err != nil {
+		return "", err
+	}
+	probe, err := joinRollout(ctx, env, o, r, p, clusters)
+	if err != nil {
+		return "", err
+	}
+	probe.close(ctx, env)
+	return id, engine.Record(j, r, origin, p, orders)
+}
+
+// rolloutTold is who is told while a run is carried out.
+type rolloutTold struct {
+	// event is told of each, from one goroutine at a time; it must not block.
+	event func(journal.Event)
+	// ready is told how the run is looked at, once all is proved and before anything moves; what it returns is called at the end.
+	ready func(ctx context.Context, view func() engine.View, r *v1alpha1.Rollout) (wait func(), err error)
+}
+
+// carry carries a run of the journal out, until it is over or the context ends.
+func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, run string, clusters map[string]fleet.Cluster, told rolloutTold) (journal.Run, error) {
+	state, err := j.Load(run)
+	if err != nil {
+		return journal.Run{}, err
+	}
+	joined, err := joinRollout(ctx, env, o, state.Run.Rollout, state.Plan, clusters)
+	if err != nil {
+		return state.Run, err
+	}
+	defer joined.close(ctx, env)
+	e, err := engine.New(engine.Options{
+		Journal: j, Run: run, Clusters: joined.clusters, Analyst: joined.analyst, Growth: joined.scaleGate(), Every: o.every, Unreachable: o.unreachable,
+		Told: told.event, Log: env.Log(),
+	})
+	if errors.Is(err, engine.ErrNoGrowth) {
+		return state.Run, usageError(fmt.Errorf("scaleGate.mode: %w", err), "")
+	}
+	if err != nil {
+		return state.Run, err
+	}
+	joined.bind(e)
+	if state.Run.Phase == journal.Running {
+		if err := e.Preflight(ctx); err != nil {
+			return state.Run, usageError(fmt.Errorf("pre-flight: %w", err), "every rung is proved before the first node moves; onFailure.rungs says which there are, and which are optional")
+		}
+	}
+	wait, err := told.ready(ctx, e.View, state.Run.Rollout)
+	if err != nil {
+		return state.Run, err
+	}
+	defer wait()
+	defer joined.measure(ctx, env)()
+	return e.Run(ctx)
+}

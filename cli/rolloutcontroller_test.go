@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/seakeep/seakeep/internal/testkit"
+	"github.com/seakeep/seakeep/rollout/rollouttest"
+)
+
+// hubRig is a rolloutRig whose Rollouts are objects of the small cluster.
+type hubRig struct {
+	*rolloutRig
+	kubeconfig string
+}
+
+func newHubRig(t *testing.T, small, large int) *hubRig {
+	h := &hubRig{rolloutRig: newRolloutRig(t, small, large)}
+	h.kubeconfig = filepath.Join(h.dir, "small.kubeconfig")
+	rollouttest.Namespace(t, h.clients["small"], "seakeep")
+	h.kubectl("apply", "--server-side", "-f", filepath.Join("..", "deploy", "rollout", "seakeep.dev_rollouts.yaml"))
+	h.kubectl("wait", "--for=condition=Established", "crd/rollouts.seakeep.dev")
+	return h
+}
+
+func (h *hubRig) try(args ...string) (string, error) {
+	args = append([]string{"--kubeconfig", h.kubeconfig, "-n", "seakeep", "--cache-dir", filepath.Join(h.dir, "cache")}, args...)
+	out, err := exec.CommandContext(h.t.Context(), filepath.Join(h.labs["small"].BinDir(), "kubectl"), args...).CombinedOutput()
+	return string(out), err
+}
+
+func (h *hubRig) kubectl(args ...string) string {
+	h.t.Helper()
+	out, err := h.try(args...)
+	if err != nil {
+		h.t.Fatalf("kubectl %v: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// apply makes an object of a rollout's file.
+func (h *hubRig) apply(file string) {
+	h.t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "name: ")
+	name, spec, _ := strings.Cut(rest, "\n")
+	text := fmt.Sprintf("apiVersion: seakeep.dev/v1alpha1\nkind: Rollout\nmetadata: {name: %s}\nspec:\n  %s\n", name, strings.ReplaceAll(strings.TrimSpace(spec), "\n", "\n  "))
+	h.kubectl("apply", "-f", h.write(name+".object.yaml", text))
+}
+
+// controller starts the controller as a process; kill ends it without a word.
+func (h *hubRig) controller() (kill func()) {
+	h.t.Helper()
+	child := exec.Command(os.Args[0], "rollout", "controller", "--fleet", filepath.Join(h.dir, "fleet.yaml"), "--kubeconfig", h.kubeconfig, "-n", "seakeep",
+		"--every", "200ms", "--lease", "4s", "--timeout", "2s", "--status-every", "200ms", "--retry", "2s", "--leader-lease", "5s", "--metrics", "0", "--health", "0",
+		"--state-dir", filepath.Join(h.dir, "state"))
+	child.Env = append(os.Environ(), playSeakeep+"=1")
+	child.Stderr = h.t.Output()
+	if err := child.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	kill = func() {
+		_ = child.Process.Kill() // ended already, or to be ended
+		_ = child.Wait()
+	}
+	h.t.Cleanup(kill)
+	return kill
+}
+
+// wait waits until a field of the object is so.
+func (h *hubRig) wait(name, field, want string) {
+	h.t.Helper()
+	got := ""
+	defer func() {
+		if h.t.Failed() {
+			h.t.Logf("%s of %s is %q, want %q", field, name, got, want)
+			out, _ := h.try("get", "rollout", name, "-o", "yaml")
+			h.t.Log(out)
+		}
+	}()
+	testkit.Within(h.t, field+" of "+name, 90*time.Second, func() bool {
+		got, _ = h.try("get", "rollout", name, "-o", "jsonpath={"+field+"}")
+		return strings.Contains(got, want)
+	})
+}
+
+const acceptedReason, acceptedMessage = `.status.conditions[?(@.type=="Accepted")].reason`, `.status.conditions[?(@.type=="Accepted")].message`
+
+// Objects of a hub are carried out as files are: a good change comes to its end, over the death of the controller; a bad one is
+// taken back; what is wrong is named; what changes in the middle is refused; what is deleted stands still and can be gone on with.
+func TestRolloutControllerOnLabs(t *testing.T) {
+	h := newHubRig(t, 4, 6)
+	for _, name := range []string{"good", "stuck", "gone"} {
+		for cluster, client := range h.clients {
+			rollouttest.DaemonSet(t, client, "telemetry", name, h.sizes[cluster])
+		}
+	}
+	kill := h.controller()
+
+	invalid := h.rollout("invalid", agent2, "nodes: {maxSurge: 1}\n")
+	h.apply(invalid)
+	h.wait("invalid", acceptedReason, "Invalid")
+	h.wait("invalid", acceptedMessage, "nodes.maxSurge")
+	h.kubectl("delete", "rollout", "invalid", "--timeout=20s")
+
+	good := h.rollout("good", agent2, "")
+	h.apply(good)
+	h.wait("good", ".status.phase", "Running")
+	h.apply(h.rollout("good", agent3, ""))
+	h.wait("good", acceptedReason, "SpecChanged")
+	kill()
+	kill = h.controller()
+	h.apply(h.rollout("good", agent2, "")) // as it was
+	h.wait("good", ".status.phase", "Completed")
+	h.wait("good", `.status.conditions[?(@.type=="Succeeded")].status`, "True")
+	h.want("good", map[string]int{agent2: 4}, map[string]int{agent2: 6})
+	if out := h.kubectl("get", "rollouts"); !strings.Contains(out, "10/10") || !strings.Contains(out, "VERDICT") {
+		t.Errorf("get shows:\n%s", out)
+	}
+
+	data, err := os.ReadFile(h.rollout("stuck", agent2, "onFailure: {rungs: [{name: freeze}, {name: apf}, {name: revert}]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.apply(h.write("stuck.yaml", strings.Replace(string(data), `image: "`+agent2+`"`, `image: "`+agent2+`", resources: {requests: {cpu: "9000"}}`, 1)))
+	h.wait("stuck", ".status.phase", "RolledBack")
+	h.want("stuck", map[string]int{agent1: 4}, map[string]int{agent1: 6})
+
+	// Deleted in the middle: it stands still. Made again, it waits for an order, and goes on.
+	gone := h.rollout("gone", agent2, "")
+	h.apply(gone)
+	testkit.Within(t, "the first node has it", time.Minute, func() bool {
+		return rollouttest.Images(t, h.clients["small"], "telemetry", "gone")[agent2] > 0
+	})
+	h.kubectl("delete", "rollout", "gone", "--timeout=30s")
+	stood := rollouttest.Images(t, h.clients["small"], "telemetry", "gone")
+	h.apply(gone)
+	h.wait("gone", ".status.phase", "Paused")
+	h.wait("gone", ".status.reason", "Deleted")
+	if now := rollouttest.Images(t, h.clients["small"], "telemetry", "gone"); now[agent2] > stood[agent2]+1 || !cmp.Equal(now[agent1]+now[agent2], 4) {
+		t.Errorf("it moved without an object: %v, then %v", stood, now)
+	}
+	h.kubectl("annotate", "rollout", "gone", "seakeep.dev/order=resume")
+	h.wait("gone", ".status.phase", "Completed")
+	h.want("gone", map[string]int{agent2: 4}, map[string]int{agent2: 6})
+	h.kubectl("annotate", "rollout", "gone", "seakeep.dev/order=rollback")
+	h.wait("gone", ".status.phase", "RolledBack")
+	h.want("gone", map[string]int{agent1: 4}, map[string]int{agent1: 6})
+	if out := h.kubectl("get", "events"); !strings.Contains(out, "OrderTaken") || !strings.Contains(out, "Completed") {
+		t.Errorf("the events are:\n%s", out)
+	}
+	kill()
+}
+
+func TestRolloutControllerRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no fleet":     {nil, "controller needs --fleet"},
+		"no namespace": {[]string{"--fleet", "f"}, "controller needs --namespace"},
+		"everybody":    {[]string{"--fleet", "f", "-n", "s", "--metrics", "0.0.0.0:1"}, "beyond loopback"},
+		"no port":      {[]string{"--fleet", "f", "-n", "s", "--health", "127.0.0.1"}, "must be host:port or 0"},
+		"every":        {[]string{"--fleet", "f", "-n", "s", "--status-every", "1h"}, "--status-every must be"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stderr bytes.Buffer
+			code := Run(t.Context(), &Env{Args: append([]string{"rollout", "controller"}, test.args...), Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: &stderr, Getenv: func(string) string { return "" }})
+			if code != ExitUsage || !strings.Contains(stderr.String(), test.want) {
+				t.Errorf("ended with %d:\n%s\nwant %q", code, stderr.String(), test.want)
+			}
+		})
+	}
+}
