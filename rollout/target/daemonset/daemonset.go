@@ -205,7 +205,7 @@ func (t *Target) mine(ctx context.Context, pins target.Pins) (*appsv1.DaemonSet,
 		return nil, fmt.Errorf("%s is another object of the same name: %w", t.where(), target.ErrGone)
 	case ds.DeletionTimestamp != nil:
 		return nil, fmt.Errorf("%s is being deleted: %w", t.where(), target.ErrGone)
-	case !is(ds, pins.Before) && !is(ds, pins.After):
+	case !is(ds, pins.Before) && !is(ds, pins.After) && !t.letGo(ds, pins):
 		return nil, fmt.Errorf("%s has a pod template that is neither the one from before nor the new one (%s): %w", t.where(), target.Writers(ds.ManagedFields), target.ErrForeign)
 	}
 	return ds, nil

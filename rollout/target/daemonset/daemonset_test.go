@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -286,6 +287,20 @@ func TestDaemonSetOnALab(t *testing.T) {
 		testkit.Within(t, "the controller has seen the end", 30*time.Second, func() bool { ds := r.ds(); return ds.Status.ObservedGeneration == ds.Generation })
 		if ds := r.ds(); len(ds.Spec.Template.Spec.NodeSelector) > 0 || !cmp.Equal(before, pods()) || len(before) != 5 {
 			t.Errorf("at the end the selector is %v, the pods were %v and are %v", ds.Spec.Template.Spec.NodeSelector, before, pods())
+		}
+
+		// A slow verdict may take back what is finished, node by node.
+		r.must(to.Revert(t.Context(), pins))
+		r.must(to.Revert(t.Context(), pins))
+		testkit.Within(t, "the controller has seen the selector", 30*time.Second, func() bool { ds := r.ds(); return ds.Status.ObservedGeneration == ds.Generation })
+		if !cmp.Equal(before, pods()) {
+			t.Errorf("holding it again moved pods: %v, now %v", before, pods())
+		}
+		r.play(to, pins, route.Back, true)
+		testkit.Within(t, "it runs nowhere", 30*time.Second, func() bool { return len(r.counts()) == 0 })
+		r.must(to.Finish(t.Context(), pins, true))
+		if _, err := client.AppsV1().DaemonSets(namespace).Get(t.Context(), r.name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("the DaemonSet is still there: %v", err)
 		}
 	})
 }

@@ -92,6 +92,33 @@ func (t *Target) create(ctx context.Context, pins target.Pins) (*appsv1.DaemonSe
 	return made, nil
 }
 
+// letGo is true for a DaemonSet as a finished install leaves it: the new template without the enrolment selector.
+func (t *Target) letGo(ds *appsv1.DaemonSet, pins target.Pins) bool {
+	if t.Change.Install == nil {
+		return false
+	}
+	if _, held := ds.Spec.Template.Spec.NodeSelector[t.Change.Install.EnrolmentLabel]; held {
+		return false
+	}
+	again := ds.DeepCopy()
+	if again.Spec.Template.Spec.NodeSelector == nil {
+		again.Spec.Template.Spec.NodeSelector = map[string]string{}
+	}
+	again.Spec.Template.Spec.NodeSelector[t.Change.Install.EnrolmentLabel] = enrolledValue
+	return is(again, pins.After)
+}
+
+// hold puts the enrolment selector of a finished install in force again, so that nodes can be taken out one by one. Those of the
+// run have kept their labels; what has come since, to nodes of later, goes at once.
+func (t *Target) hold(ctx context.Context, pins target.Pins) error {
+	ds, err := t.mine(ctx, pins)
+	if err != nil || !t.letGo(ds, pins) {
+		return err
+	}
+	_, err = t.write(ctx, ds, pins.After)
+	return err
+}
+
 func (t *Target) enrolment(n *corev1.Node) plan.Enrolment {
 	switch {
 	case t.Change.Install == nil:

@@ -36,8 +36,8 @@ func (t *Target) Move(ctx context.Context, _ target.Pins, moves []plan.Move, bac
 
 // Revert puts the template from before back in force. Under OnDelete that moves nothing either: the pods are moved after.
 func (t *Target) Revert(ctx context.Context, pins target.Pins) error {
-	if t.Change.Install != nil {
-		return nil // nodes are taken out again, and then the DaemonSet is deleted
+	if t.Change.Install != nil { // nodes are taken out again, and then the DaemonSet is deleted
+		return retry.RetryOnConflict(retry.DefaultBackoff, func() error { return t.hold(ctx, pins) })
 	}
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		ds, err := t.mine(ctx, pins)
