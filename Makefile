@@ -158,8 +158,10 @@ fmt: ## Format the Go files
 	gofmt -w $(GOFILES)
 
 .PHONY: generate
-generate: build $(TOOLS)/metricsdoc ## Write docs/reference: every verb, every metric, the schema of every kind
+generate: build $(TOOLS)/metricsdoc ## Write docs/reference (every verb, metric and kind's schema) and the CRD in deploy/rollout
 	@tools/generate.sh docs/reference
+	@$(GO) build -C tools -o $(CURDIR)/$(TOOLS)/controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen
+	@$(TOOLS)/controller-gen crd:allowDangerousTypes=true,crdVersions=v1 paths=./api/hub output:crd:dir=deploy/rollout
 
 .PHONY: verify
 verify: lint build $(TOOLS)/metricsdoc ## lint, and fail when generated files or go.mod are not up to date

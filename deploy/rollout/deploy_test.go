@@ -49,6 +49,6 @@ func TestCRDIsCurrent(t *testing.T) {
 	}
 	have, err := os.ReadFile(crd)
 	if err != nil || !bytes.Equal(want, have) {
-		t.Errorf("%s is out of date (%v): run controller-gen as this test does, with output:crd:dir=deploy/rollout", crd, err)
+		t.Errorf("%s is out of date (%v): run 'make generate'", crd, err)
 	}
 }
