@@ -50,7 +50,7 @@ type rollouts struct {
 
 // bakes is how long a rollout is watched in incident time: it holds one node and then three for longer than the caches live,
 // and takes them back.
-const bakes = 140 * time.Minute
+const bakes = 160 * time.Minute
 
 // rolledOut is the scenario as it goes when the change is rolled out in steps: there is nothing that an operator would have to
 // delete, and it is over when the rollout has had its time.
@@ -124,7 +124,9 @@ func (r *rollouts) begin(ctx context.Context, l *lab.Lab, manifests []string) (b
 func (r *rollouts) files(set *unstructured.Unstructured, beside []map[string]any, kubeconfig, server string) []byte {
 	ttl := time.Duration(float64(r.scenario.DNS.TTL.Duration) / r.scenario.Parameters.Factor)
 	const interval = 2 * time.Second
-	window := metav1.Duration{Duration: 20 * time.Second} // two periods of an agent that asks every ten seconds, at the least
+	// Three periods of an agent that asks every ten seconds: the forecast wants two requests of each node after its start, and in
+	// two periods a single node was seen to make one.
+	window := metav1.Duration{Duration: 35 * time.Second}
 	fleet := v1alpha1.Fleet{TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindFleet}, Name: "replay"}
 	fleet.Clusters = []v1alpha1.FleetCluster{{Name: "largest", Labels: map[string]string{"stage": "production"}, Kubeconfig: kubeconfig, Servers: []string{server}}}
 	template, _, _ := unstructured.NestedMap(set.Object, "spec", "template") // what is wrong with it the rollout says
