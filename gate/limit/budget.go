@@ -34,7 +34,8 @@ type Budgets struct {
 	Exempt func(user string) bool
 }
 
-// SetBudgets puts budgets in force for the next request. Accounts whose budget does not change keep their balance.
+// SetBudgets puts budgets in force for the next request, each times this gate's share. Accounts whose budget does not change keep
+// their balance.
 func (e *Engine) SetBudgets(b Budgets) { e.budgets.Store(&b) }
 
 // of is a user's budget in seats, 0 for none.
@@ -112,7 +113,7 @@ func (e *Engine) decideBudget(p *Pass, s *subject, now time.Time) (rejection *Re
 		s.Caller.Certainty == flow.Unverified {
 		return nil, false
 	}
-	rate := set.of(s.Caller.User)
+	rate := set.of(s.Caller.User) * e.share.load()
 	if rate == 0 || e.squeeze.exempts(s) {
 		return nil, false
 	}

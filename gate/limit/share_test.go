@@ -148,3 +148,19 @@ func heldBy(e *Engine, b *bucket) *Pass {
 	e.open.add(p)
 	return p
 }
+
+// A share is for API budgets too: two gates hand out one budget together.
+func TestShareOfABudget(t *testing.T) {
+	c := newClock()
+	e := engine(t, c)
+	e.SetBudgets(budgeted(v1alpha1.PolicyEnforce, 8))
+	for _, tc := range []struct {
+		share, want float64
+	}{{1, 8}, {0.5, 4}, {0.25, 2}, {1, 8}} {
+		e.SetShare(tc.share)
+		admit(t, e, request(telemetry)).Done()
+		if now := e.BudgetsNow(); len(now) != 1 || now[0].Seats != tc.want {
+			t.Errorf("with a share of %g the budget is %+v, want %g", tc.share, now, tc.want)
+		}
+	}
+}
