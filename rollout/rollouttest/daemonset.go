@@ -3,6 +3,7 @@ package rollouttest
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
+	"github.com/seakeep/seakeep/rollout/plan"
+	"github.com/seakeep/seakeep/rollout/target"
 )
 
 // Client speaks to a lab as its administrator.
@@ -85,6 +88,51 @@ func DaemonSet(t testing.TB, client kubernetes.Interface, namespace, name string
 // Image is a patch of the agent's template that gives it another image.
 func Image(image string) map[string]any {
 	return map[string]any{"spec": map[string]any{"containers": []any{map[string]any{"name": "agent", "image": image}}}}
+}
+
+// Steps is what moves in the tests: an engine.Target.
+type Steps interface {
+	See(ctx context.Context, pins target.Pins) (plan.Seen, error)
+	Move(ctx context.Context, pins target.Pins, moves []plan.Move, back bool) error
+}
+
+// Play decides and moves until the decision is complete. Worst is how many nodes were without a ready pod at the worst.
+func Play(t testing.TB, to Steps, pins target.Pins, decide func(plan.Seen) plan.Decision, back bool) (d plan.Decision, worst int) {
+	t.Helper()
+	testkit.Within(t, "the step is complete", time.Minute, func() bool {
+		seen, err := to.See(t.Context(), pins)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d = decide(seen)
+		down := 0
+		for _, n := range seen.Nodes {
+			if !slices.ContainsFunc(n.Pods, func(p plan.SeenPod) bool { return p.Ready && !p.Terminating }) {
+				down++
+			}
+		}
+		worst = max(worst, down)
+		if err := to.Move(t.Context(), pins, d.Moves, back); err != nil {
+			t.Fatal(err)
+		}
+		return d.Complete
+	})
+	return d, worst
+}
+
+// UIDs are those of a DaemonSet's pods, sorted.
+func UIDs(t testing.TB, client kubernetes.Interface, namespace, name string) []string {
+	t.Helper()
+	list, err := client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var uids []string
+	for _, p := range list.Items {
+		uids = append(uids, string(p.UID))
+	}
+	slices.Sort(uids)
+	return uids
 }
 
 // Images counts a DaemonSet's living pods by the image they run.

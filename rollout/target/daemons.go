@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
+	"github.com/seakeep/seakeep/rollout/jail"
 	"github.com/seakeep/seakeep/rollout/plan"
 )
 
@@ -31,7 +32,7 @@ type Daemons struct {
 	// What names the workload for people, Namespace is where its pods are.
 	What, Namespace string
 	// Selector reads what the workload selects its pods by. It is asked once, because it cannot change.
-	Selector func(context.Context) (labels.Selector, error)
+	Selector func(context.Context) (*metav1.LabelSelector, error)
 	// Nodes selects the nodes that the change may come to; nil: all.
 	Nodes *metav1.LabelSelector
 	// Enrolment, if set, is a node selector of the template by which a rollout lets nodes in one by one: a node that has not got
@@ -197,7 +198,9 @@ func (d *Daemons) Pods(ctx context.Context, more labels.Selector, pins Pins) ([]
 		if err != nil {
 			return nil, err
 		}
-		d.selector = selector
+		if d.selector, err = metav1.LabelSelectorAsSelector(selector); err != nil {
+			return nil, fmt.Errorf("reading the selector of %s: %w", d.What, err)
+		}
 	}
 	requirements, _ := more.Requirements()
 	list, err := d.Client.CoreV1().Pods(d.Namespace).List(ctx, metav1.ListOptions{LabelSelector: d.selector.Add(requirements...).String()})
@@ -216,6 +219,18 @@ func (d *Daemons) Pods(ctx context.Context, more labels.Selector, pins Pins) ([]
 // Updated lists the pods of the update revision.
 func (d *Daemons) Updated(ctx context.Context, pins Pins) ([]corev1.Pod, error) {
 	return d.Pods(ctx, labels.Set{appsv1.DefaultDaemonSetUniqueLabelKey: pins.Update}.AsSelector(), pins)
+}
+
+// Component completes what the ladder must know of the workload: what its template says, and the pods of the update revision.
+func (d *Daemons) Component(ctx context.Context, pins Pins, c jail.Component) (jail.Component, error) {
+	if err := pins.Describe(&c); err != nil || pins.Update == "" {
+		return c, err
+	}
+	pods, err := d.Updated(ctx, pins)
+	for _, p := range pods {
+		c.UpdatePods = append(c.UpdatePods, p.Namespace+"/"+p.Name)
+	}
+	return c, err
 }
 
 // Ready is when the newest ready pod of the update revision became so; zero when there is none.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
@@ -114,13 +115,42 @@ func Writers(fields []metav1.ManagedFieldsEntry) string {
 	return latest
 }
 
+// Pinned refuses an object that is not, or is no longer, the one that was pinned; err is what reading it said. What names it for
+// people.
+func (p Pins) Pinned(what string, object metav1.Object, err error) error {
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("%s: %w", what, ErrGone)
+	case err != nil:
+		return err
+	case string(object.GetUID()) != p.Object:
+		return fmt.Errorf("%s is another object of the same name: %w", what, ErrGone)
+	case object.GetDeletionTimestamp() != nil:
+		return fmt.Errorf("%s is being deleted: %w", what, ErrGone)
+	}
+	return nil
+}
+
+// NeitherTemplate is why an object that somebody else changed is refused most often.
+const NeitherTemplate = "has a pod template that is neither the one from before nor the new one"
+
+// Foreign is ErrForeign with what is foreign about an object, and who wrote it last.
+func Foreign(what, why string, object metav1.Object) error {
+	return fmt.Errorf("%s %s (%s): %w", what, why, Writers(object.GetManagedFields()), ErrForeign)
+}
+
+// Account is whom pods of a namespace run as, namespace/name.
+func Account(namespace string, spec corev1.PodSpec) string {
+	return namespace + "/" + cmp.Or(spec.ServiceAccountName, "default")
+}
+
 // Describe adds to a component what its pinned template says: whom it runs as, and whether it is spared.
 func (p Pins) Describe(c *jail.Component) error {
 	var after corev1.PodTemplateSpec
 	if err := json.Unmarshal(p.After, &after); err != nil {
 		return fmt.Errorf("reading the pinned template of %s %s/%s: %w", c.Kind, c.Namespace, c.Name, err)
 	}
-	c.ServiceAccount = c.Namespace + "/" + cmp.Or(after.Spec.ServiceAccountName, "default")
+	c.ServiceAccount = Account(c.Namespace, after.Spec)
 	c.Protected = jail.Protected(c.Namespace, c.Name, after.Spec)
 	return nil
 }

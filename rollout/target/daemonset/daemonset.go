@@ -13,9 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
 
@@ -64,16 +62,12 @@ func (t *Target) get(ctx context.Context) (*appsv1.DaemonSet, error) {
 	return ds, nil
 }
 
-func (t *Target) selector(ctx context.Context) (labels.Selector, error) {
+func (t *Target) selector(ctx context.Context) (*metav1.LabelSelector, error) {
 	ds, err := t.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	selector, err := metav1.LabelSelectorAsSelector(ds.Spec.Selector)
-	if err != nil {
-		return nil, fmt.Errorf("reading the selector of %s: %w", t.where(), err)
-	}
-	return selector, nil
+	return ds.Spec.Selector, nil
 }
 
 // Survey says which nodes the change may come to. It refuses what cannot be stepped: a template that the API server refuses, one
@@ -196,17 +190,11 @@ func (t *Target) write(ctx context.Context, ds *appsv1.DaemonSet, template json.
 // mine reads the DaemonSet and refuses it when it is not the one that was pinned, with one of the two templates that were.
 func (t *Target) mine(ctx context.Context, pins target.Pins) (*appsv1.DaemonSet, error) {
 	ds, err := t.get(ctx)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("%s: %w", t.where(), target.ErrGone)
-	case err != nil:
+	if err := pins.Pinned(t.where(), ds, err); err != nil {
 		return nil, err
-	case string(ds.UID) != pins.Object:
-		return nil, fmt.Errorf("%s is another object of the same name: %w", t.where(), target.ErrGone)
-	case ds.DeletionTimestamp != nil:
-		return nil, fmt.Errorf("%s is being deleted: %w", t.where(), target.ErrGone)
-	case !is(ds, pins.Before) && !is(ds, pins.After) && !t.letGo(ds, pins):
-		return nil, fmt.Errorf("%s has a pod template that is neither the one from before nor the new one (%s): %w", t.where(), target.Writers(ds.ManagedFields), target.ErrForeign)
+	}
+	if !is(ds, pins.Before) && !is(ds, pins.After) && !t.letGo(ds, pins) {
+		return nil, target.Foreign(t.where(), target.NeitherTemplate, ds)
 	}
 	return ds, nil
 }
@@ -218,7 +206,7 @@ func (t *Target) stepped(ctx context.Context, pins target.Pins) (*appsv1.DaemonS
 		return ds, err
 	}
 	if ds.Spec.UpdateStrategy.Type != appsv1.OnDeleteDaemonSetStrategyType {
-		return nil, fmt.Errorf("%s is no longer under OnDelete but %s (%s): %w", t.where(), ds.Spec.UpdateStrategy.Type, target.Writers(ds.ManagedFields), target.ErrForeign)
+		return nil, target.Foreign(t.where(), fmt.Sprintf("is no longer under OnDelete but %s", ds.Spec.UpdateStrategy.Type), ds)
 	}
 	return ds, nil
 }
@@ -235,16 +223,7 @@ func (t *Target) revision(ctx context.Context, ds *appsv1.DaemonSet, template js
 
 // Component is the workload as the ladder must know it.
 func (t *Target) Component(ctx context.Context, pins target.Pins) (jail.Component, error) {
-	c := jail.Component{
-		Cluster: t.Cluster, Kind: "DaemonSet", Namespace: t.Change.Namespace, Name: t.Change.Name,
-		UserAgents: t.UserAgents, Rollout: t.Run,
-	}
-	if err := pins.Describe(&c); err != nil || pins.Update == "" {
-		return c, err
-	}
-	pods, err := t.own().Updated(ctx, pins)
-	for _, p := range pods {
-		c.UpdatePods = append(c.UpdatePods, p.Namespace+"/"+p.Name)
-	}
-	return c, err
+	return t.own().Component(ctx, pins, jail.Component{
+		Cluster: t.Cluster, Kind: "DaemonSet", Namespace: t.Change.Namespace, Name: t.Change.Name, UserAgents: t.UserAgents, Rollout: t.Run,
+	})
 }

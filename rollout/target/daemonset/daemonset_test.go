@@ -63,16 +63,9 @@ func (r *rig) edit(kind types.PatchType, patch string) {
 func (r *rig) counts() map[string]int { return rollouttest.Images(r.t, r.client, r.namespace, r.name) }
 
 // play decides and moves until the decision is complete.
-func (r *rig) play(target *Target, pins target.Pins, decide func(plan.Seen) plan.Decision, back bool) plan.Decision {
+func (r *rig) play(to *Target, pins target.Pins, decide func(plan.Seen) plan.Decision, back bool) plan.Decision {
 	r.t.Helper()
-	var d plan.Decision
-	testkit.Within(r.t, "the step is complete", time.Minute, func() bool {
-		seen, err := target.See(r.t.Context(), pins)
-		r.must(err)
-		d = decide(seen)
-		r.must(target.Move(r.t.Context(), pins, d.Moves, back))
-		return d.Complete
-	})
+	d, _ := rollouttest.Play(r.t, to, pins, decide, back)
 	return d
 }
 
@@ -271,16 +264,7 @@ func TestDaemonSetOnALab(t *testing.T) {
 		for step := range 2 {
 			r.play(to, pins, func(s plan.Seen) plan.Decision { return route.Forward(step, s) }, false)
 		}
-		pods := func() []string {
-			list, err := client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + r.name})
-			r.must(err)
-			var uids []string
-			for _, p := range list.Items {
-				uids = append(uids, string(p.UID))
-			}
-			slices.Sort(uids)
-			return uids
-		}
+		pods := func() []string { return rollouttest.UIDs(t, client, namespace, r.name) }
 		before := pods()
 		r.must(to.Finish(t.Context(), pins, false))
 		r.must(to.Finish(t.Context(), pins, false))

@@ -11,7 +11,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
@@ -96,22 +95,17 @@ func (t *Target) Begin(ctx context.Context, pins target.Pins) (target.Pins, erro
 // mine reads the Deployment and refuses one that is not as it was pinned.
 func (t *Target) mine(ctx context.Context, pins target.Pins) (*appsv1.Deployment, error) {
 	d, err := t.get(ctx)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("%s: %w", t.where(), target.ErrGone)
-	case err != nil:
+	if err := pins.Pinned(t.where(), d, err); err != nil {
 		return nil, err
-	case string(d.UID) != pins.Object || d.DeletionTimestamp != nil:
-		return nil, fmt.Errorf("%s is another object of the same name, or is being deleted: %w", t.where(), target.ErrGone)
-	case !is(d, pins.Before) && !is(d, pins.After):
-		return nil, fmt.Errorf("%s has a pod template that is neither the one from before nor the new one (%s): %w", t.where(), target.Writers(d.ManagedFields), target.ErrForeign)
+	}
+	if !is(d, pins.Before) && !is(d, pins.After) {
+		return nil, target.Foreign(t.where(), target.NeitherTemplate, d)
 	}
 	return d, nil
 }
 
 func is(d *appsv1.Deployment, pinned json.RawMessage) bool {
-	var template corev1.PodTemplateSpec
-	return len(pinned) > 0 && json.Unmarshal(pinned, &template) == nil && equality.Semantic.DeepEqual(d.Spec.Template, template)
+	return target.IsTemplate(d.Spec.Template, pinned)
 }
 
 // See implements engine.Target.
@@ -251,6 +245,5 @@ func (t *Target) Pods(ctx context.Context, pins target.Pins) (update, stable []c
 func sameTemplate(template corev1.PodTemplateSpec, pinned json.RawMessage) bool {
 	template = *template.DeepCopy()
 	delete(template.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	var other corev1.PodTemplateSpec
-	return json.Unmarshal(pinned, &other) == nil && equality.Semantic.DeepEqual(template, other)
+	return target.IsTemplate(template, pinned)
 }

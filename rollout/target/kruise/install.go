@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/util/retry"
 
 	"github.com/seakeep/seakeep/rollout/plan"
@@ -83,11 +84,9 @@ func (t *Target) desired() (*unstructured.Unstructured, error) {
 		return nil, err
 	}
 	whole := &unstructured.Unstructured{}
-	var fields map[string]any
-	if err := json.Unmarshal(data, &fields); err != nil {
+	if err := utiljson.Unmarshal(data, &whole.Object); err != nil {
 		return nil, err
 	}
-	whole.Object, _ = numbers(fields).(map[string]any)
 	whole.SetAPIVersion(Resource.GroupVersion().String())
 	whole.SetKind("DaemonSet")
 	return whole, nil

@@ -19,8 +19,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -70,16 +68,12 @@ func (t *Target) own() *target.Daemons {
 	return t.daemons
 }
 
-func (t *Target) selector(ctx context.Context) (labels.Selector, error) {
+func (t *Target) selector(ctx context.Context) (*metav1.LabelSelector, error) {
 	ads, err := t.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	selector, err := metav1.LabelSelectorAsSelector(ads.Spec.Selector)
-	if err != nil {
-		return nil, fmt.Errorf("reading the selector of %s: %w", t.where(), err)
-	}
-	return selector, nil
+	return ads.Spec.Selector, nil
 }
 
 // Survey says which nodes the change may come to, and writes nothing. It refuses what cannot be stepped: besides what OpenKruise
@@ -234,23 +228,17 @@ func (t *Target) put(ctx context.Context, ads *object, template json.RawMessage)
 // mine reads the object and refuses it when it is not the one that was pinned, with one of the two templates that were.
 func (t *Target) mine(ctx context.Context, pins target.Pins) (*object, error) {
 	ads, err := t.get(ctx)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("%s: %w", t.where(), target.ErrGone)
-	case err != nil:
+	if err := pins.Pinned(t.where(), ads, err); err != nil {
 		return nil, err
-	case string(ads.UID) != pins.Object:
-		return nil, fmt.Errorf("%s is another object of the same name: %w", t.where(), target.ErrGone)
-	case ads.DeletionTimestamp != nil:
-		return nil, fmt.Errorf("%s is being deleted: %w", t.where(), target.ErrGone)
-	case !ads.is(pins.Before) && !ads.is(pins.After):
-		return nil, t.foreign(ads, "has a pod template that is neither the one from before nor the new one")
+	}
+	if !ads.is(pins.Before) && !ads.is(pins.After) {
+		return nil, t.foreign(ads, target.NeitherTemplate)
 	}
 	return ads, nil
 }
 
-func (t *Target) foreign(ads *object, what string) error {
-	return fmt.Errorf("%s %s (%s): %w", t.where(), what, target.Writers(ads.ManagedFields), target.ErrForeign)
+func (t *Target) foreign(ads *object, why string) error {
+	return target.Foreign(t.where(), why, ads)
 }
 
 // stepped is mine for the time in which the run says what may move.
@@ -334,18 +322,9 @@ func (t *Target) Pods(ctx context.Context, pins target.Pins) (update, stable []c
 
 // Component is the workload as the ladder must know it.
 func (t *Target) Component(ctx context.Context, pins target.Pins) (jail.Component, error) {
-	c := jail.Component{
-		Cluster: t.Cluster, Kind: "Advanced DaemonSet", Namespace: t.Change.Namespace, Name: t.Change.Name,
-		UserAgents: t.UserAgents, Rollout: t.Run,
-	}
-	if err := pins.Describe(&c); err != nil || pins.Update == "" {
-		return c, err
-	}
-	pods, err := t.own().Updated(ctx, pins)
-	for _, p := range pods {
-		c.UpdatePods = append(c.UpdatePods, p.Namespace+"/"+p.Name)
-	}
-	return c, err
+	return t.own().Component(ctx, pins, jail.Component{
+		Cluster: t.Cluster, Kind: "Advanced DaemonSet", Namespace: t.Change.Namespace, Name: t.Change.Name, UserAgents: t.UserAgents, Rollout: t.Run,
+	})
 }
 
 // ServiceAccount is whom the workload runs as now, namespace/name.
@@ -354,11 +333,5 @@ func (t *Target) ServiceAccount(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if name := ads.Spec.Template.Spec.ServiceAccountName; name != "" {
-		return t.Change.Namespace + "/" + name, nil
-	}
-	return t.Change.Namespace + "/default", nil
+	return target.Account(t.Change.Namespace, ads.Spec.Template.Spec), nil
 }
-
-// same compares what is written of two strategies.
-func same(a, b strategy) bool { return equality.Semantic.DeepEqual(a, b) }

@@ -103,21 +103,7 @@ func (r *rig) begun(to *Target) target.Pins {
 // step plays a step until it is complete, and says how many nodes were without a ready pod at the worst.
 func (r *rig) step(to *Target, pins target.Pins, decide func(plan.Seen) plan.Decision, back bool) (d plan.Decision, worst int) {
 	r.t.Helper()
-	testkit.Within(r.t, "the step is complete", time.Minute, func() bool {
-		seen, err := to.See(r.t.Context(), pins)
-		r.must(err)
-		d = decide(seen)
-		down := 0
-		for _, n := range seen.Nodes {
-			if !slices.ContainsFunc(n.Pods, func(p plan.SeenPod) bool { return p.Ready && !p.Terminating }) {
-				down++
-			}
-		}
-		worst = max(worst, down)
-		r.must(to.Move(r.t.Context(), pins, d.Moves, back))
-		return d.Complete
-	})
-	return d, worst
+	return rollouttest.Play(r.t, to, pins, decide, back)
 }
 
 func rolling(fields map[string]any) map[string]any {
@@ -439,16 +425,7 @@ func TestAdvancedDaemonSetOnALab(t *testing.T) {
 		for step := range 3 {
 			r.step(to, pins, func(s plan.Seen) plan.Decision { return route.Forward(step, s) }, false)
 		}
-		uids := func() []string {
-			list, err := client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + r.name})
-			r.must(err)
-			var uids []string
-			for _, p := range list.Items {
-				uids = append(uids, string(p.UID))
-			}
-			slices.Sort(uids)
-			return uids
-		}
+		uids := func() []string { return rollouttest.UIDs(t, client, namespace, r.name) }
 		before := uids()
 		r.must(to.Finish(t.Context(), pins, false))
 		r.must(to.Finish(t.Context(), pins, false))

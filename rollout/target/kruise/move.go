@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/util/retry"
@@ -222,7 +223,7 @@ func (t *Target) let(ctx context.Context, pins target.Pins, moves []plan.Move, b
 		return errors.Join(errs...) // moved meanwhile
 	}
 	next := letting(ads.Spec.UpdateStrategy, g.hosts, intstr.FromInt32(int32(g.partition)), g.unavailable)
-	if same(next, ads.Spec.UpdateStrategy) {
+	if equality.Semantic.DeepEqual(next, ads.Spec.UpdateStrategy) {
 		return errors.Join(errs...)
 	}
 	if err := ads.setStrategy(next); err != nil {

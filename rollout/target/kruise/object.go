@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/seakeep/seakeep/rollout/target"
 )
@@ -113,7 +114,7 @@ func (o *object) template() (json.RawMessage, error) {
 
 func (o *object) setTemplate(template json.RawMessage) error {
 	var raw map[string]any
-	if err := json.Unmarshal(template, &raw); err != nil {
+	if err := utiljson.Unmarshal(template, &raw); err != nil {
 		return fmt.Errorf("reading a pinned template: %w", err)
 	}
 	if err := json.Unmarshal(template, &o.Spec.Template); err != nil {
@@ -131,28 +132,10 @@ func (o *object) setStrategy(s strategy) error {
 	return o.set(raw, "spec", "updateStrategy")
 }
 
-// set sets a field. The whole is this object's own, nobody else reads it.
+// set sets a field, whose numbers must be as unstructured objects keep them: of Kubernetes' decoder of JSON. The whole is this
+// object's own, nobody else reads it.
 func (o *object) set(value any, path ...string) error {
-	return unstructured.SetNestedField(o.whole.Object, runtime.DeepCopyJSONValue(numbers(value)), path...)
-}
-
-// numbers makes of JSON's numbers what unstructured objects keep them as.
-func numbers(value any) any {
-	switch v := value.(type) {
-	case map[string]any:
-		for key := range v {
-			v[key] = numbers(v[key])
-		}
-	case []any:
-		for i := range v {
-			v[i] = numbers(v[i])
-		}
-	case float64:
-		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
-			return int64(v)
-		}
-	}
-	return value
+	return unstructured.SetNestedField(o.whole.Object, value, path...)
 }
 
 // annotate sets an annotation, or takes it away.
@@ -186,7 +169,7 @@ func (o *object) held() (json.RawMessage, error) {
 // restore puts a pinned strategy back.
 func (o *object) restore(pinned json.RawMessage) error {
 	var before heldBefore
-	if err := json.Unmarshal(pinned, &before); err != nil {
+	if err := utiljson.Unmarshal(pinned, &before); err != nil {
 		return err
 	}
 	o.annotate(progressive, before.Progressive)
