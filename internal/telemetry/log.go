@@ -17,7 +17,7 @@ func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 // Bridge sends what the Kubernetes libraries log through klog to the logger, as warnings and errors only: their
 // informational lines describe their inner workings. To be called once per process.
 func Bridge(log *slog.Logger) {
-	klog.SetLogger(logr.FromSlogHandler(&atLeast{Handler: log.Handler(), level: slog.LevelWarn}))
+	klog.SetLogger(Logr(log))
 }
 
 // Logr is the logger as Kubernetes' libraries take it, for warnings and errors only, as with Bridge.

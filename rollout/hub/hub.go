@@ -13,7 +13,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -94,10 +93,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if err := r.client.Get(ctx, s.name, s.u); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	var o hub.Rollout
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(map[string]any{"status": s.u.Object["status"]}, &o); err == nil {
-		s.was, s.status = o.Status, *deepCopy(&o.Status)
-	}
+	s.was, s.status = statusOf(s.u), statusOf(s.u)
 	var err error
 	if s.newest, err = s.j.Newest(s.name.Name); err != nil {
 		return reconcile.Result{}, err
@@ -338,11 +334,7 @@ func (s *scope) event(about *unstructured.Unstructured, kind, reason, cluster, m
 
 // condition sets a condition, and tells of a new reason.
 func (s *scope) condition(kind string, is bool, reason, message string) {
-	value := metav1.ConditionFalse
-	if is {
-		value = metav1.ConditionTrue
-	}
-	if changed := setCondition(&s.status, kind, value, reason, message, s.u.GetGeneration()); changed && kind == hub.Accepted && !is {
+	if changed := setCondition(&s.status, kind, truth(is), reason, message, s.u.GetGeneration()); changed && kind == hub.Accepted && !is {
 		s.event(s.u, journal.Warning, reason, "", message)
 	}
 }

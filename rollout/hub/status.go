@@ -2,12 +2,13 @@ package hub
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/seakeep/seakeep/api/hub"
 	"github.com/seakeep/seakeep/api/v1alpha1"
@@ -23,16 +24,22 @@ const (
 	maxMessage  = 4096
 )
 
-func deepCopy(s *hub.RolloutStatus) *hub.RolloutStatus {
-	data, err := json.Marshal(s)
-	next := new(hub.RolloutStatus)
-	if err == nil {
-		err = json.Unmarshal(data, next)
+// statusOf is the object's status, a copy of its own each time; empty when it cannot be read: it is written anew then.
+func statusOf(u *unstructured.Unstructured) hub.RolloutStatus {
+	var o struct {
+		Status hub.RolloutStatus `json:"status"`
 	}
-	if err != nil {
-		panic("BUG: a status cannot be copied: " + err.Error())
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(map[string]any{"status": u.Object["status"]}, &o); err != nil {
+		return hub.RolloutStatus{}
 	}
-	return next
+	return o.Status
+}
+
+func truth(is bool) metav1.ConditionStatus {
+	if is {
+		return metav1.ConditionTrue
+	}
+	return metav1.ConditionFalse
 }
 
 func setCondition(s *hub.RolloutStatus, kind string, is metav1.ConditionStatus, reason, message string, generation int64) (changed bool) {
@@ -65,12 +72,6 @@ func (s *scope) show() {
 	generation := s.u.GetGeneration()
 	set := func(kind string, is metav1.ConditionStatus) {
 		setCondition(&s.status, kind, is, cmp.Or(view.Reason, string(view.Phase)), view.Message, generation)
-	}
-	truth := func(is bool) metav1.ConditionStatus {
-		if is {
-			return metav1.ConditionTrue
-		}
-		return metav1.ConditionFalse
 	}
 	set(hub.Progressing, truth(view.Phase == journal.Running || view.Phase == journal.RollingBack))
 	set(hub.Paused, truth(view.Phase == journal.Paused))
