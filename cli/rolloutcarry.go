@@ -39,19 +39,29 @@ func (o *rolloutCarry) flags(cmd *cobra.Command) {
 }
 
 func (o *rolloutCarry) check() error {
-	for _, f := range []struct {
-		name         string
-		v, low, high time.Duration
-	}{
-		{"timeout", o.timeout, time.Second, time.Minute}, {"lease", o.lease, 3 * time.Second, 5 * time.Minute},
-		{"every", o.every, 200 * time.Millisecond, 10 * time.Second}, {"unreachable-after", o.unreachable, 5 * time.Second, time.Hour},
-	} {
-		if f.v < f.low || f.v > f.high {
-			return usageError(fmt.Errorf("--%s must be %v to %v, got %v", f.name, f.low, f.high, f.v), rolloutHint)
-		}
+	if err := checkLengths(
+		lengthFlag{"timeout", o.timeout, time.Second, time.Minute}, lengthFlag{"lease", o.lease, 3 * time.Second, 5 * time.Minute},
+		lengthFlag{"every", o.every, 200 * time.Millisecond, 10 * time.Second}, lengthFlag{"unreachable-after", o.unreachable, 5 * time.Second, time.Hour},
+	); err != nil {
+		return err
 	}
 	if o.timeout*3 >= o.lease*2 {
 		return usageError(fmt.Errorf("--timeout must be less than two thirds of --lease, got %v and %v: what was sent must have arrived before another process may write", o.timeout, o.lease), rolloutHint)
+	}
+	return nil
+}
+
+// lengthFlag is a flag with a length of time, and what it may be.
+type lengthFlag struct {
+	name         string
+	v, low, high time.Duration
+}
+
+func checkLengths(all ...lengthFlag) error {
+	for _, f := range all {
+		if f.v < f.low || f.v > f.high {
+			return usageError(fmt.Errorf("--%s must be %v to %v, got %v", f.name, f.low, f.high, f.v), rolloutHint)
+		}
 	}
 	return nil
 }

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -84,25 +82,20 @@ func (o *rolloutController) check() error {
 	case o.namespace == "":
 		return usageError(errors.New("controller needs --namespace: whose Rollouts?"), rolloutHint)
 	}
-	for _, f := range []struct {
-		name         string
-		v, low, high time.Duration
-	}{
-		{"status-every", o.statusEvery, 200 * time.Millisecond, time.Minute}, {"retry", o.retry, time.Second, time.Hour}, {"leader-lease", o.leaderLease, 5 * time.Second, 10 * time.Minute},
-	} {
-		if f.v < f.low || f.v > f.high {
-			return usageError(fmt.Errorf("--%s must be %v to %v, got %v", f.name, f.low, f.high, f.v), rolloutHint)
-		}
+	if err := checkLengths(
+		lengthFlag{"status-every", o.statusEvery, 200 * time.Millisecond, time.Minute}, lengthFlag{"retry", o.retry, time.Second, time.Hour},
+		lengthFlag{"leader-lease", o.leaderLease, 5 * time.Second, 10 * time.Minute},
+	); err != nil {
+		return err
 	}
 	for name, address := range map[string]string{"metrics": o.metrics, "health": o.health} {
 		if address == "0" {
 			continue
 		}
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
+		if _, _, err := net.SplitHostPort(address); err != nil {
 			return usageError(fmt.Errorf("--%s must be host:port or 0, got %q", name, address), rolloutHint)
 		}
-		if ip, err := netip.ParseAddr(host); !o.insecureListen && host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		if !o.insecureListen && !v1alpha1.IsLoopback(address) {
 			return usageError(fmt.Errorf("--%s %s is beyond loopback: it needs --insecure-listen", name, address), rolloutHint)
 		}
 	}
@@ -117,7 +110,7 @@ func (o *rolloutController) run(ctx context.Context, env *Env) error {
 	if _, err := runs.members(); err != nil { // refused at the start, not when a run is to begin
 		return err
 	}
-	reach, err := o.hub()
+	reach, err := o.hub(env)
 	if err != nil {
 		return err
 	}
@@ -144,17 +137,16 @@ func (o *rolloutController) run(ctx context.Context, env *Env) error {
 	return nil
 }
 
-func (o *rolloutController) hub() (*rest.Config, error) {
-	var reach *rest.Config
-	var err error
+func (o *rolloutController) hub(env *Env) (reach *rest.Config, err error) {
 	if o.kubeconfig == "" && o.context == "" {
-		reach, err = rest.InClusterConfig()
+		if reach, err = rest.InClusterConfig(); err != nil {
+			err = usageError(fmt.Errorf("reading how the hub is reached: %w", err), "--kubeconfig names a file; in a pod none is needed")
+		}
 	} else {
-		rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: o.kubeconfig}
-		reach, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context}).ClientConfig()
+		reach, err = (&clusterTarget{kubeconfig: o.kubeconfig, context: o.context}).config(env)
 	}
 	if err != nil {
-		return nil, usageError(fmt.Errorf("reading how the hub is reached: %w", err), "--kubeconfig names a file; in a pod none is needed")
+		return nil, err
 	}
 	reach.UserAgent = "seakeep-rollout-controller/" + versionOf(version, nil).Version
 	return reach, nil

@@ -9,12 +9,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/rollout/answer"
 	"github.com/seakeep/seakeep/rollout/engine"
 )
@@ -41,14 +41,11 @@ func (l *rolloutListen) check() error {
 		}
 		return nil
 	}
-	host, _, err := net.SplitHostPort(l.address)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(l.address); err != nil {
 		return usageError(fmt.Errorf("--listen must be host:port, got %q", l.address), rolloutHint)
 	}
-	ip, err := netip.ParseAddr(host)
-	loopback := host == "localhost" || err == nil && ip.IsLoopback()
 	secured := l.certFile != "" && l.keyFile != "" && l.clientCA != ""
-	if !secured && (l.certFile+l.keyFile+l.clientCA != "" || !loopback) {
+	if !secured && (l.certFile+l.keyFile+l.clientCA != "" || !v1alpha1.IsLoopback(l.address)) {
 		return usageError(fmt.Errorf("--listen %s needs --tls-cert, --tls-key and --client-ca: what runs where is nobody else's", l.address), rolloutHint)
 	}
 	return nil

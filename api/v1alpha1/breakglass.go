@@ -108,7 +108,7 @@ func (c *BreakGlassConfiguration) Validate() field.ErrorList {
 	if c.MetricsAddress != "" {
 		path := field.NewPath("metricsAddress")
 		errs = append(errs, validateAddress(c.MetricsAddress, path)...)
-		if !isLoopback(c.MetricsAddress) {
+		if !IsLoopback(c.MetricsAddress) {
 			errs = append(errs, field.Invalid(path, c.MetricsAddress, "must be a loopback address: metrics are served without authentication"))
 		}
 		if c.MetricsAddress == c.Listen.Address {

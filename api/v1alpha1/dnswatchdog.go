@@ -206,7 +206,7 @@ func (c *DNSWatchdog) Validate() field.ErrorList {
 	if c.ListenAddress != "" {
 		path := field.NewPath("listenAddress")
 		errs = append(errs, validateAddress(c.ListenAddress, path)...)
-		if !isLoopback(c.ListenAddress) {
+		if !IsLoopback(c.ListenAddress) {
 			errs = append(errs, field.Invalid(path, c.ListenAddress, "must be a loopback address: it is served without authentication"))
 		}
 	}

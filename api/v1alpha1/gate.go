@@ -311,7 +311,7 @@ func (l *GateListen) validate(path *field.Path) field.ErrorList {
 	errs = append(errs, l.Connections.validate(path.Child("connections"))...)
 	if l.MetricsAddress != "" {
 		errs = append(errs, validateAddress(l.MetricsAddress, path.Child("metricsAddress"))...)
-		if l.MetricsOpen != Enabled && !isLoopback(l.MetricsAddress) {
+		if l.MetricsOpen != Enabled && !IsLoopback(l.MetricsAddress) {
 			errs = append(errs, field.Invalid(path.Child("metricsAddress"), l.MetricsAddress,
 				"must be a loopback address unless metricsOpen is Enabled: metrics are served without authentication"))
 		}
@@ -416,7 +416,8 @@ func validateAddress(value string, path *field.Path) field.ErrorList {
 	return nil
 }
 
-func isLoopback(address string) bool {
+// IsLoopback is whether host:port can be reached from this machine only.
+func IsLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return false

@@ -92,7 +92,7 @@ func (t *GateTracing) validate(path *field.Path) field.ErrorList {
 		errs = append(errs, field.Required(path.Child("endpoint"), "the collector's URL"))
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		errs = append(errs, field.Invalid(path.Child("endpoint"), redactURL(u), "must be https://host:port, without user or query"))
-	case u.Scheme == "http" && !isLoopback(u.Host) && !isLoopback(u.Host+":80"):
+	case u.Scheme == "http" && !IsLoopback(u.Host) && !IsLoopback(u.Host+":80"):
 		errs = append(errs, field.Invalid(path.Child("endpoint"), t.Endpoint, "must be https:// unless the collector is on loopback: a span says who asked for what"))
 	case u.Scheme != "https" && u.Scheme != "http":
 		errs = append(errs, field.Invalid(path.Child("endpoint"), t.Endpoint, "must be https:// (or http:// to loopback): OTLP over HTTP"))
