@@ -123,6 +123,7 @@ func (r *labRig) storm(ctx context.Context, nodes int) (*agents.Process, error) 
 		return nil, err
 	}
 	if _, err := p.Await(agents.Begun); err != nil {
+		p.Stop()
 		return nil, err
 	}
 	return p, nil

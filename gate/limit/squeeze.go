@@ -58,7 +58,8 @@ func (q *squeeze) exempts(s *subject) bool {
 const squeezeRule = "break-glass"
 
 // Squeeze makes room for the break-glass lane until the given time. When it begins, the LISTs in flight and the initial
-// events of watches are ended, but for those of callers who have few; while it lasts, the never-delayed requests are admitted, and of the others a few at once,
+// events of watches are ended, but for those of callers who have few; while it lasts, the never-delayed requests are admitted,
+// and of the others a few at once,
 // and no new stream. Open watches stay: to open them again would cost more than they do. A later call prolongs the
 // squeeze, or ends it earlier, and ends no request. What is answered from shared reads is none of its business: there is one
 // read at a time, however many get it.
