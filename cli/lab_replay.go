@@ -47,7 +47,8 @@ func newLabReplayCommand(env *Env) *cobra.Command {
 report.html, report.json and before-after.svg in the folder --out. Layers are none, gate, gate-unlimited (the gate
 with every limit off), relay (the same, sharing the reads of pods between clients), overload (the same, admitting requests
 by what the control plane can take), clamp (the same, clamping whose cost grows with its nodes), rollout (no gate, the change
-is stepped over the nodes and judged at each step) and dns (cluster DNS whose data outlives its restarts); a comma joins layers.
+is stepped over the nodes and judged at each step), rollout-small (the same with the change's cost made small: it takes 15
+minutes and gets everywhere) and dns (cluster DNS whose data outlives its restarts); a comma joins layers.
 
 The exit code is 3 when a hypothesis of the scenario failed or could not be judged.`,
 		Example: `  seakeep lab replay openai-2024-12-11 --layers none --layers gate

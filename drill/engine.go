@@ -149,11 +149,28 @@ func (r *run) conduct(ctx context.Context) {
 			r.say("recovered: the run is over")
 			return
 		}
+		if r.rolledOut() {
+			r.say("the rollout is over")
+			return
+		}
 		if r.now() >= end {
 			r.say("the scenario's end")
 			return
 		}
 	}
+}
+
+// rolledOut says whether there is nothing left to wait for but what was rolled out, and not that either.
+func (r *run) rolledOut() bool {
+	for _, s := range r.order {
+		select {
+		case <-s.ended:
+		default:
+			return false
+		}
+	}
+	roller, can := r.target.(RollerOut)
+	return can && roller.RolledOut()
 }
 
 // advancePhase moves to the latest phase that has begun; phases only go forward.

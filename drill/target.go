@@ -77,6 +77,9 @@ type (
 	// It returns false when it leaves them to be applied.
 	RollerOut interface {
 		RollOut(ctx context.Context, manifests []string) (bool, error)
+		// RolledOut is true when something was rolled out and nothing more comes of it by itself: a run is over then, once all its
+		// steps are.
+		RolledOut() bool
 	}
 	// APIServerAdder can add API servers.
 	APIServerAdder interface {

@@ -35,7 +35,8 @@ type Capacity struct {
 // DefaultMaxUtilization leaves what is beyond the model: storms, restarts, growth until the next look.
 const DefaultMaxUtilization = 0.6
 
-// clearly is how many times over the bound a mean must be to fail whatever its interval.
+// clearly is how many times over the bound a mean must be to fail while its interval reaches below the bound. One that reaches
+// down to nothing is not told from no cost at all, and says nothing however large its mean.
 const clearly = 2
 
 // Share is one kind against its room.
@@ -60,7 +61,7 @@ type Judgement struct {
 }
 
 // Judge holds a prediction against a cluster's capacity. The kind that is worst relative to its room decides. It fails when
-// even the lower bound is over, or the mean is twice over, or the component earned refusals; it passes when the upper bound is
+// even the lower bound is over, or the mean is twice over and the lower bound is more than nothing, or the component earned refusals; it passes when the upper bound is
 // within; else nothing is known, and what is missing is said.
 func Judge(p Prediction, capacity Capacity) Judgement {
 	j := Judgement{Bound: capacity.MaxUtilization}
@@ -140,7 +141,7 @@ func share(kind Kind, i Interval, room Room, bound float64) Share {
 	switch {
 	case s.Lower > bound:
 		s.Outcome, s.Reason = Fail, fmt.Sprintf("%s: even its lower bound is over %s", figures, limit)
-	case s.Mean > clearly*bound && !i.Unbounded:
+	case s.Mean > clearly*bound && s.Lower > 0 && !i.Unbounded:
 		s.Outcome, s.Reason = Fail, fmt.Sprintf("%s: over twice the %s there may be", figures, limit)
 	case i.Unbounded:
 		s.Outcome, s.Reason = Unknown, i.Unknown

@@ -27,6 +27,8 @@ const (
 	Clamp = "clamp"
 	// Rollout steps the change over the nodes and takes it back by itself, instead of applying it to all of them at once.
 	Rollout = "rollout"
+	// RolloutSmall is the same with the change's cost made small, to see that one that can be afforded gets everywhere.
+	RolloutSmall = "rollout-small"
 	// DNS is cluster DNS with the plugin seakeep, which keeps its data over its restarts, in place of stock's.
 	DNS = "dns"
 )
@@ -34,7 +36,7 @@ const (
 // Layers is what one run has, "none" or layers with commas between.
 type Layers string
 
-var known = []string{None, Gate, GateUnlimited, Relay, Overload, Clamp, Rollout, DNS}
+var known = []string{None, Gate, GateUnlimited, Relay, Overload, Clamp, Rollout, RolloutSmall, DNS}
 
 // ParseLayers checks one value of --layers.
 func ParseLayers(text string) (Layers, error) {
@@ -47,10 +49,13 @@ func ParseLayers(text string) (Layers, error) {
 	if len(parts) > 1 && slices.Contains(parts, None) {
 		return "", fmt.Errorf("none stands alone, got %q", text)
 	}
-	gates := slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return part == None || part == DNS || part == Rollout })
+	gates := slices.DeleteFunc(slices.Clone(parts), func(part string) bool { return part == None || part == DNS || part == Rollout || part == RolloutSmall })
 	gates = slices.Compact(slices.Sorted(slices.Values(gates)))
 	if len(gates) > 1 && !slices.Equal(gates, []string{Clamp, Overload}) {
 		return "", fmt.Errorf("there is one gate, with its limits, or with relay, or with overload and clamp in their place, got %q", text)
+	}
+	if slices.Contains(parts, Rollout) && slices.Contains(parts, RolloutSmall) {
+		return "", fmt.Errorf("there is one change, as it was or with its cost made small, got %q", text)
 	}
 	slices.Sort(parts)
 	if len(slices.Compact(parts)) != len(strings.Split(text, ",")) {

@@ -10,7 +10,7 @@ import (
 func TestParseLayers(t *testing.T) {
 	for text, want := range map[string]bool{
 		"none": true, "gate": true, "gate-unlimited": true, "dns": true, "gate,dns": true, "gate-unlimited,dns": true,
-		"relay": true, "relay,dns": true, "overload": true, "overload,dns": true, "clamp": true, "clamp,dns": true, "rollout": true, "rollout,dns": true, "gate,rollout": true, "none,rollout": false, "rollout,rollout": false,
+		"relay": true, "relay,dns": true, "overload": true, "overload,dns": true, "clamp": true, "clamp,dns": true, "rollout": true, "rollout,dns": true, "gate,rollout": true, "none,rollout": false, "rollout,rollout": false, "rollout-small": true, "rollout,rollout-small": false,
 		"": false, "gate,overload": false, "relay,overload": false, "none,overload": false, "clamp,overload": true, "overload,clamp,dns": true, "clamp,relay": false, "gate,clamp": false, "gate,relay": false, "gate-unlimited,relay": false, "none,relay": false, "none,gate": false, "gate,gate": false, "gate,gate-unlimited": false, "moat": false, "gate,": false, "none,dns": false, "dns,dns": false,
 	} {
 		layers, err := ParseLayers(text)

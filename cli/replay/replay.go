@@ -112,9 +112,9 @@ func (o Options) once(ctx context.Context, d *v1alpha1.Drill, layers Layers, fro
 	options.Restore, options.Bounds = frozen, o.bounds(d)
 	options.APIServers = d.Target.APIServers + added(d)
 	target := &labTarget{serving: options.APIServers}
-	if layers.has(Rollout) {
+	if layers.has(Rollout) || layers.has(RolloutSmall) {
 		d = rolledOut(d)
-		target.rollouts = &rollouts{executable: o.Executable, scenario: d}
+		target.rollouts = &rollouts{executable: o.Executable, scenario: d, small: layers.has(RolloutSmall)}
 	}
 	closeDoor := o.openDoor(&options, target, layers)
 	defer closeDoor()
@@ -149,7 +149,7 @@ func (o Options) once(ctx context.Context, d *v1alpha1.Drill, layers Layers, fro
 	err = errors.Join(err, target.BlockAgents(context.WithoutCancel(ctx), false))
 	if result != nil {
 		var stood error
-		result.Rollout, stood = target.rollouts.outcome(context.WithoutCancel(ctx), d.Parameters.Nodes)
+		result.Rollout, stood = target.rollouts.outcome(d.Parameters.Nodes)
 		err = errors.Join(err, stood)
 	}
 	return result, l.BoundsMechanism(), err

@@ -3,11 +3,8 @@ package replay
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +20,7 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/drill"
 	"github.com/seakeep/seakeep/lab"
+	"github.com/seakeep/seakeep/lab/agents"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/journal"
 )
@@ -37,8 +35,11 @@ const countEvery = 500 * time.Millisecond
 type rollouts struct {
 	executable string
 	scenario   *v1alpha1.Drill
+	// small is the change with its cost made small.
+	small bool
 
 	began   time.Time
+	looked  time.Time // by over
 	stateOf string
 	process *lab.Process
 
@@ -48,12 +49,11 @@ type rollouts struct {
 	exposed  map[string]bool // nodes that ever had a pod of the change
 }
 
-// bakes is how long a rollout is watched in incident time: it holds one node and then three for longer than the caches live,
-// and takes them back.
-const bakes = 160 * time.Minute
+// bakes is how long a rollout is watched at most, in incident time: it holds each of seven steps for longer than the caches live.
+const bakes = 10 * time.Hour
 
 // rolledOut is the scenario as it goes when the change is rolled out in steps: there is nothing that an operator would have to
-// delete, and it is over when the rollout has had its time.
+// delete, and it is over when the rollout is.
 func rolledOut(d *v1alpha1.Drill) *v1alpha1.Drill {
 	own := *d
 	gone := map[string]bool{}
@@ -74,6 +74,14 @@ func (t *labTarget) RollOut(ctx context.Context, manifests []string) (bool, erro
 	return t.rollouts.begin(ctx, t.lab, manifests)
 }
 
+// RolledOut implements drill.RollerOut.
+func (t *labTarget) RolledOut() bool { return t.rollouts != nil && t.rollouts.over() }
+
+// makeSmall is what the change's author could have done: an agent reads its own node's pods. What it does and how often stays.
+func makeSmall(set *unstructured.Unstructured) error {
+	return unstructured.SetNestedField(set.Object, agents.ScopeNode, "spec", "template", "metadata", "annotations", agents.AnnotationScope)
+}
+
 func (r *rollouts) begin(ctx context.Context, l *lab.Lab, manifests []string) (bool, error) {
 	var set *unstructured.Unstructured
 	var beside []map[string]any
@@ -90,6 +98,11 @@ func (r *rollouts) begin(ctx context.Context, l *lab.Lab, manifests []string) (b
 	}
 	if set == nil {
 		return false, nil
+	}
+	if r.small {
+		if err := makeSmall(set); err != nil {
+			return true, fmt.Errorf("making the change's cost small: %w", err)
+		}
 	}
 	dir := filepath.Join(l.Dir(), processRollout)
 	r.stateOf = filepath.Join(dir, "state")
@@ -191,25 +204,38 @@ func (r *rollouts) count(l *lab.Lab, set *unstructured.Unstructured) error {
 	return nil
 }
 
+// view is how the rollout stands, as it last wrote it.
+func (r *rollouts) view() (engine.View, error) {
+	var view engine.View
+	runs, err := journal.Views(r.stateOf)
+	if err == nil && len(runs) != 1 {
+		err = fmt.Errorf("%d runs, not one: %w", len(runs), journal.ErrNoRun)
+	}
+	if err == nil {
+		err = journal.ReadView(r.stateOf, runs[0], &view)
+	}
+	return view, err
+}
+
+// over says whether nothing more comes of the rollout unless a human says so.
+func (r *rollouts) over() bool {
+	if r.began.IsZero() || time.Since(r.looked) < time.Second {
+		return false
+	}
+	r.looked = time.Now()
+	view, err := r.view()
+	return err == nil && view.Phase != journal.Running && view.Phase != journal.RollingBack
+}
+
 // outcome ends the counting and says what became of the change; nil when nothing was rolled out.
-func (r *rollouts) outcome(ctx context.Context, nodes int) (*drill.Rollout, error) {
+func (r *rollouts) outcome(nodes int) (*drill.Rollout, error) {
 	if r == nil || r.began.IsZero() {
 		return nil, nil
 	}
 	r.stop()
 	r.counting.Wait()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	said, err := exec.CommandContext(ctx, r.executable, "rollout", "status", "--state-dir", r.stateOf, "-o", "json").Output()
+	view, err := r.view()
 	if err != nil {
-		var failed *exec.ExitError
-		if errors.As(err, &failed) {
-			return nil, fmt.Errorf("asking how the rollout stands: %w: %s", err, strings.TrimSpace(string(failed.Stderr)))
-		}
-		return nil, fmt.Errorf("asking how the rollout stands: %w", err)
-	}
-	var view engine.View
-	if err := json.Unmarshal(said, &view); err != nil {
 		return nil, fmt.Errorf("reading how the rollout stands: %w", err)
 	}
 	o := &drill.Rollout{ExposedNodes: len(r.exposed), Nodes: nodes, Phase: string(view.Phase), Reason: view.Message}
