@@ -204,6 +204,45 @@ func TestRunSkipsWhatIsNotNeeded(t *testing.T) {
 	})
 }
 
+// rolling is a world where a change is rolled out until a time.
+type rolling struct {
+	world
+	until time.Time
+}
+
+func (r *rolling) RollOut(context.Context, []string) (bool, error) { return true, nil }
+func (r *rolling) RolledOut() bool                                 { return !time.Now().Before(r.until) }
+
+// A run is over when the rollout is, and not before its steps are.
+func TestRunEndsWithTheRollout(t *testing.T) {
+	for name, c := range map[string]struct{ rollout, want time.Duration }{
+		"the rollout is the last": {25 * time.Second, 25 * time.Second},
+		"a step is the last":      {time.Second, 19 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := loadStory(t)
+				d.Timeline = slices.DeleteFunc(d.Timeline, func(s v1alpha1.DrillStep) bool { return s.Name != "needless" })
+				d.Phases = d.Phases[:2]
+				w := &rolling{until: time.Now().Add(5*time.Second + c.rollout)} // five seconds are before the fault
+				r, err := Run(t.Context(), d, w, Options{
+					Layers: "none",
+					NewAction: func(a v1alpha1.DrillAction, _ Env) (Action, error) {
+						return worldAction{&w.world, a.Component.Name}, nil
+					},
+					NewProbe: func(v1alpha1.DrillProbe, Env) (string, Probe, error) { return "admin", worldProbe{&w.world}, nil },
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := r.End.Truncate(time.Second); got != c.want {
+					t.Errorf("want the end at %v, got %v", c.want, r.End)
+				}
+			})
+		})
+	}
+}
+
 func TestRunEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 7*time.Second)
