@@ -72,19 +72,13 @@ func replayed(ctx context.Context, t *trace) (outcome, error) {
 		r := t.Looks[at]
 		now = r.At
 		newest[r.Cluster] = r
-		e := engine.Exposure{Cluster: r.Cluster, Nodes: len(t.Exposed), Since: t.Since, Ready: t.Since}
-		if r.Cluster == without || now.Before(t.Since) {
-			// As Run does: what is measured is remembered.
-			e.Since = time.Time{}
-			if _, err := analyst.Look(ctx, e); err != nil {
-				return outcome{}, err
-			}
+		if r.Workload == nil {
+			analyst.Measure(ctx) // as Run does, beside the looks
 			continue
 		}
-		if r.Workload == nil {
-			continue // the reading of a look that follows with it
+		e := engine.Exposure{
+			Cluster: r.Cluster, Step: 1, Nodes: len(t.Exposed), Planned: len(t.Exposed), Exposed: t.Exposed, Since: t.Since, Ready: t.Since,
 		}
-		e.Step, e.Planned, e.Exposed = 1, len(t.Exposed), t.Exposed
 		look, err := analyst.Look(ctx, e)
 		if err != nil {
 			return outcome{}, err

@@ -22,14 +22,19 @@ func tlsOf(p *pki.Pair) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.TLS()}}
 }
 
-// othersNeed is how long the gates that are compared with look at a change.
+// othersNeed is how long the gates that are compared with look at a change at least. A trace is looked at for as long as there is
+// patience: courses drawn from it may take longer than it did.
 const othersNeed = bakes + 2*time.Second
+
+// patience is how long is waited for a verdict.
+const patience = 3 * bakes
 
 // before is how long the clusters are measured before the change comes.
 const before = 7 * time.Second
 
-// live runs one trial on the labs: measures, lets the change onto its nodes, looks until there is a verdict, and takes it back.
-func (r *labRig) live(ctx context.Context, t trial, n int) (o outcome, recorded *trace, err error) {
+// live runs one trial on the labs: measures, lets the change onto its nodes, looks until there is a verdict and for at least so
+// long, and takes it back.
+func (r *labRig) live(ctx context.Context, t trial, n int, atLeast time.Duration) (o outcome, recorded *trace, err error) {
 	exposedCluster, err := r.big.cluster(withChange)
 	if err != nil {
 		return o, nil, err
@@ -76,14 +81,14 @@ func (r *labRig) live(ctx context.Context, t trial, n int) (o outcome, recorded 
 	e := engine.Exposure{Cluster: withChange, Step: 1, Nodes: 12, Planned: t.Nodes, Exposed: exposed, Since: recorded.Since, Ready: recorded.Since, UpdateRevision: update, StableRevision: stable}
 	var h held
 	decided := false
-	for deadline := recorded.Since.Add(3 * bakes); time.Now().Before(deadline); {
+	for deadline := recorded.Since.Add(patience); time.Now().Before(deadline); {
 		look, err := analyst.Look(ctx, e)
 		if err != nil {
 			return o, nil, errors.Join(err, undo(context.WithoutCancel(ctx)))
 		}
-		// The others are slower: it is looked on for as long as they need, and ours has said what it said.
+		// It is looked on for as long as the others need, and ours has said what it said.
 		decided = decided || h.add(time.Now(), recorded.Since, look)
-		if decided && time.Since(recorded.Since) >= othersNeed {
+		if decided && time.Since(recorded.Since) >= atLeast {
 			break
 		}
 		if err := run.Pause(ctx, interval); err != nil {

@@ -186,12 +186,16 @@ func (r *rig) explain(report *result.Report, all []judged) {
 func (j judged) wrong() bool { return (j.by[subject].verdict == verdict.Fail) != j.trial.bad() }
 
 func (r *rig) measureLive(ctx context.Context, labs *labRig, trials []trial) ([]judged, error) {
+	atLeast := othersNeed
+	if r.options.record {
+		atLeast = patience
+	}
 	var all []judged
 	for n, t := range trials {
 		if !r.options.Wanted(t.Name) {
 			continue
 		}
-		o, recorded, err := labs.live(ctx, t, n+1)
+		o, recorded, err := labs.live(ctx, t, n+1, atLeast)
 		if err != nil {
 			// What went wrong is the rig's, and the other trials are worth having; the report says how many there were.
 			r.say("trial %s could not be run: %v", t.Name, err)
@@ -226,12 +230,11 @@ func judgeAll(ctx context.Context, t trial, course *trace) (judged, error) {
 	if err != nil {
 		return judged{}, fmt.Errorf("judging a course of %s: %w", t.Name, err)
 	}
-	longer := course.lasting(othersNeed)
-	f, err := fixedThresholds(longer)
+	f, err := fixedThresholds(course)
 	if err != nil {
 		return judged{}, err
 	}
-	return judged{trial: t, by: map[string]outcome{subject: o, readiness: readinessOnly(longer), fixed: f}}, nil
+	return judged{trial: t, by: map[string]outcome{subject: o, readiness: readinessOnly(course), fixed: f}}, nil
 }
 
 // judgeAgain judges the traces of a live run as they are.

@@ -68,20 +68,28 @@ func newWorld(ctx context.Context, dir string, o lab.Options, writes, reads floa
 	if err != nil {
 		return nil, err
 	}
-	if _, err := user.CoreV1().ConfigMaps("default").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "work"}}, metav1.CreateOptions{}); err != nil {
-		return nil, err
+	// Of many objects: writers of one are in each other's way, and the least delay of a webhook adds up in their retries.
+	for n := range worked {
+		if _, err := user.CoreV1().ConfigMaps("default").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: workOf(n)}}, metav1.CreateOptions{}); err != nil {
+			return nil, err
+		}
 	}
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
 	w.every(working, writes, func(ctx context.Context, n int) {
 		patch := fmt.Sprintf(`{"data":{"n":"%d"}}`, n)
-		_, _ = user.CoreV1().ConfigMaps("default").Patch(ctx, "work", "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
+		_, _ = user.CoreV1().ConfigMaps("default").Patch(ctx, workOf(n), "application/merge-patch+json", []byte(patch), metav1.PatchOptions{})
 	})
 	w.every(working, reads, func(ctx context.Context, n int) {
 		_, _ = user.CoreV1().Nodes().Get(ctx, lab.NodeName(n%3), metav1.GetOptions{})
 	})
 	return w, nil
 }
+
+// worked is how many objects are written in turn.
+const worked = 100
+
+func workOf(n int) string { return fmt.Sprint("work-", n%worked) }
 
 func clientOf(config *rest.Config) (*kubernetes.Clientset, error) {
 	config = rest.CopyConfig(config)

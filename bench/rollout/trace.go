@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -47,29 +46,6 @@ func (t *trace) write(dir string) (err error) {
 		}
 	}
 	return packed.Close()
-}
-
-// lasting is the trace with its last three looks at the change repeated until a time after the exposure: what a change did when its
-// trace ends it goes on doing. A trace is long enough when it was recorded for the gates that are compared with.
-func (t *trace) lasting(until time.Duration) *trace {
-	out := &trace{Trial: t.Trial, Since: t.Since, Exposed: t.Exposed, Looks: slices.Clone(t.Looks)}
-	var last []analysis.Record
-	for _, r := range slices.Backward(t.Looks) {
-		if r.Cluster == withChange && r.Workload != nil && !r.At.Before(t.Since) && len(last) < 3 {
-			last = append(last, r)
-		}
-	}
-	if len(last) == 0 {
-		return out
-	}
-	slices.Reverse(last)
-	for i, at := 0, last[len(last)-1].At; at.Sub(t.Since) < until; i++ {
-		at = at.Add(interval)
-		r := last[i%len(last)]
-		r.At = at
-		out.Looks = append(out.Looks, r)
-	}
-	return out
 }
 
 // maxTrace bounds a trace, unpacked.

@@ -152,7 +152,7 @@ func (a *Analyst) Run(ctx context.Context) error {
 	tick := time.NewTicker(a.o.Interval)
 	defer tick.Stop()
 	for {
-		a.measureAll(ctx)
+		a.Measure(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -164,7 +164,8 @@ func (a *Analyst) Run(ctx context.Context) error {
 // atOnce bounds how many clusters are measured side by side.
 const atOnce = 32
 
-func (a *Analyst) measureAll(ctx context.Context) {
+// Measure takes a reading of every cluster now, as Run does every interval.
+func (a *Analyst) Measure(ctx context.Context) {
 	var all sync.WaitGroup
 	slots := make(chan struct{}, atOnce)
 	for _, c := range a.clusters {

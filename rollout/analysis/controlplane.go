@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -320,12 +321,13 @@ func (c *cluster) judgeLevels(a v1alpha1.RolloutAnalysis, e engine.Exposure, con
 	}
 	own := c.ownShare()
 	for _, f := range figures(a.ControlPlane) {
-		if _, ok := last.levels[f.check]; !ok && f.optional {
+		newest, ok := newestWith(f.check, since, now.Add(-a.MaxDataAge.Duration))
+		if !ok && f.optional {
 			continue
 		}
-		l := verdict.Level{Check: f.check, Name: f.name, Unit: f.unit, Bound: f.bound, At: last.at, Own: own, Usage: f.usage, Before: values(before, f.check), Now: values(since, f.check)}
-		if len(since) > 0 && !hasLevel(since[len(since)-1], f.check) {
-			l.Now = nil // what was before is not now
+		l := verdict.Level{Check: f.check, Name: f.name, Unit: f.unit, Bound: f.bound, At: newest.at, Own: own, Usage: f.usage, Before: values(before, f.check), Now: values(since, f.check)}
+		if !ok {
+			l.At, l.Now = last.at, nil // what was before is not now
 		}
 		l.ControlBefore, l.ControlNow = elsewhere(controls, before, since, f.check)
 		findings = append(findings, l.Judge(a.ControlPlane.Growth))
@@ -333,7 +335,19 @@ func (c *cluster) judgeLevels(a v1alpha1.RolloutAnalysis, e engine.Exposure, con
 	return findings
 }
 
-func hasLevel(r reading, check string) bool { _, ok := r.levels[check]; return ok }
+// newestWith is the newest reading that has a level, if it was taken after a time. A percentile waits for enough requests, over
+// several readings where few ask, and stands until the next one.
+func newestWith(check string, readings []reading, after time.Time) (reading, bool) {
+	for _, r := range slices.Backward(readings) {
+		if r.done.Before(after) {
+			break
+		}
+		if _, ok := r.levels[check]; ok {
+			return r, true
+		}
+	}
+	return reading{}, false
+}
 
 // elsewhere are a level's values on clusters without the change, over the same two spans of time.
 func elsewhere(controls []*cluster, before, since []reading, check string) (was, is []float64) {

@@ -11,8 +11,11 @@ import (
 // Unknown, which moves nothing. The zero value has seen nothing. It can be stored as JSON; one that was lost starts again from
 // nothing, which delays and never advances. Not safe for concurrent use.
 type Horizon struct {
-	// Failing counts by check how often it failed in a row. A look at which it was Unknown neither adds nor ends the row.
+	// Failing counts by check how often it failed in a row. A look at which it was Unknown, or said again what it had said of the
+	// same data, neither adds nor ends the row.
 	Failing map[string]int `json:"failing,omitempty"`
+	// Judged is when the newest data of each check was measured.
+	Judged map[string]time.Time `json:"judged,omitempty"`
 	// Passing counts looks in a row that passed, Unknown those in a row that were Unknown by themselves.
 	Passing int `json:"passing,omitempty"`
 	Unknown int `json:"unknown,omitempty"`
@@ -34,19 +37,9 @@ func (h *Horizon) Next(look Look, consecutive int) Look {
 		return look.with(Unknown, fmt.Sprintf("nothing new since %s", h.At.UTC().Format(time.RFC3339)))
 	}
 	h.At = look.At
-	if h.Failing == nil {
-		h.Failing = map[string]int{}
-	}
+	h.count(look, consecutive)
 	worst, row := "", 0
 	for _, f := range look.Findings {
-		switch {
-		case f.Verdict == Fail && f.Critical:
-			h.Failing[f.Check] = max(h.Failing[f.Check]+1, consecutive)
-		case f.Verdict == Fail:
-			h.Failing[f.Check]++
-		case f.Verdict == Pass:
-			delete(h.Failing, f.Check)
-		}
 		if n := h.Failing[f.Check]; f.Verdict == Fail && n > row {
 			worst, row = f.Check, n
 		}
@@ -70,6 +63,39 @@ func (h *Horizon) Next(look Look, consecutive int) Look {
 		return look.with(Unknown, fmt.Sprintf("%d of %d looks in a row passed", h.Passing, consecutive))
 	}
 	return look
+}
+
+// count adds a look to the rows. What a check asks of several, as of each DNS server, is one check: it fails when one of them does.
+func (h *Horizon) count(look Look, consecutive int) {
+	if h.Failing == nil {
+		h.Failing = map[string]int{}
+	}
+	if h.Judged == nil {
+		h.Judged = map[string]time.Time{}
+	}
+	said := map[string][]Verdict{}
+	critical, newest := map[string]bool{}, map[string]time.Time{}
+	for _, f := range look.Findings {
+		said[f.Check] = append(said[f.Check], f.Verdict)
+		critical[f.Check] = critical[f.Check] || f.Verdict == Fail && f.Critical
+		if f.At.After(newest[f.Check]) {
+			newest[f.Check] = f.At
+		}
+	}
+	for check, verdicts := range said {
+		at, before := newest[check], h.Judged[check]
+		again := !before.IsZero() && !at.After(before)
+		h.Judged[check] = at
+		switch v := Worst(verdicts...); {
+		case critical[check]:
+			h.Failing[check] = max(h.Failing[check]+1, consecutive)
+		case again:
+		case v == Fail:
+			h.Failing[check]++
+		case v == Pass:
+			delete(h.Failing, check)
+		}
+	}
 }
 
 // settle makes Unknown Fail while the control plane is not ready: what cannot be measured because nothing answers any more is

@@ -123,6 +123,9 @@ func TestWorkload(t *testing.T) {
 	}
 	old := nodes(1, "x", "MemoryPressure")
 	old[0].Bad["MemoryPressure"] = now.Add(-time.Hour)
+	// Conditions have their times in whole seconds: this one turned after the change had come.
+	atOnce := nodes(1, "x", "MemoryPressure")
+	atOnce[0].Bad["MemoryPressure"] = now.Add(-10 * time.Minute)
 	for name, tc := range map[string]struct {
 		w    Workload
 		want map[string]Verdict // of the checks that are not Pass
@@ -146,6 +149,8 @@ func TestWorkload(t *testing.T) {
 			map[string]Verdict{"workload.ready": Unknown}},
 		"the node turns bad": {Workload{Update: []Pod{pod("u", time.Hour, true, 0, "")}, Exposed: nodes(1, "x", "MemoryPressure"), Control: nodes(20, "c")},
 			map[string]Verdict{"workload.nodes": Fail}},
+		"the node turns bad at once": {Workload{Update: []Pod{pod("u", time.Hour, true, 0, "")}, Exposed: atOnce, Control: nodes(20, "c")},
+			map[string]Verdict{"workload.nodes": Fail}},
 		"it was bad before": {Workload{Update: []Pod{pod("u", time.Hour, true, 0, "")}, Exposed: old, Control: nodes(20, "c")}, nil},
 		"all nodes turn bad": {Workload{Update: []Pod{pod("u", time.Hour, true, 0, "")}, Exposed: nodes(1, "x", "Ready"), Control: nodes(2, "c", "Ready", "Ready")},
 			map[string]Verdict{"workload.nodes": Unknown}},
@@ -155,7 +160,7 @@ func TestWorkload(t *testing.T) {
 			map[string]Verdict{"workload.neighbours": Fail}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.w.At, tc.w.Since = now, now.Add(-10*time.Minute)
+			tc.w.At, tc.w.Since = now, now.Add(-10*time.Minute+200*time.Millisecond)
 			spec := v1alpha1.RolloutWorkload{ReadyWithin: duration(2 * time.Minute), MaxRestarts: new(1), Neighbours: v1alpha1.Enabled}
 			for _, f := range tc.w.Judge(spec) {
 				want, ok := tc.want[f.Check]

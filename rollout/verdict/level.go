@@ -137,6 +137,10 @@ func (t Trend) Judge() Finding {
 	known := len(t.ControlNow) >= 8
 	if known {
 		others, _ = climb(t.ControlNow)
+		// A busy day makes every request slower in proportion: of a cluster that is slower, it takes more.
+		if elsewhere := quantile(t.ControlNow, 0.5); t.Unit == "s" && elsewhere > 0 {
+			others *= max(1, quantile(t.Now, 0.5)/elsewhere)
+		}
 	}
 	was := 0.0
 	if len(t.Before) >= 8 {

@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write what was decided into the transcr
 // what came of it stands below, indented:
 //
 //	looks N                                   a new horizon that needs N looks in a row
-//	TIME look CHECK=Pass|Fail|Fail!|Unknown …  ! is critical
+//	TIME look CHECK=Pass|Fail|Fail!|Unknown[@TIME] …  ! is critical, @ when its data was measured
 //	metric [success=EXPR] [failure=EXPR] [LIMIT=N …]   a new metric; _ is a space
 //	TIME measure VALUE|[VALUES]|none|error
 //	TIME judge                                what is known without a new measurement
@@ -80,8 +80,13 @@ func (s *stage) command(words []string) {
 		var findings []Finding
 		for _, w := range words[1:] {
 			check, v, _ := strings.Cut(w, "=")
+			v, measured, old := strings.Cut(v, "@")
 			critical := strings.HasSuffix(v, "!")
-			findings = append(findings, Finding{Check: check, Verdict: Verdict(strings.TrimSuffix(v, "!")), Critical: critical, Reason: "so it is", Fresh: true, At: at})
+			f := Finding{Check: check, Verdict: Verdict(strings.TrimSuffix(v, "!")), Critical: critical, Reason: "so it is", Fresh: true, At: at}
+			if d, err := time.ParseDuration(measured); old && err == nil {
+				f.At = epoch.Add(d)
+			}
+			findings = append(findings, f)
 		}
 		look := s.horizon.Next(Of(at, findings...), s.consecutive)
 		s.say("%s: %s", look.Verdict, look.Why())

@@ -170,11 +170,12 @@ func (w Workload) conditions() Finding {
 		return f.say(Unknown, "no exposed node is there to look at")
 	}
 	var names []string
+	since := w.Since.Truncate(time.Second) // as times of conditions are
 	count := func(nodes []Node, named bool) []float64 {
 		bad := make([]float64, len(nodes))
 		for i, n := range nodes {
-			for condition, since := range n.Bad {
-				if since.Before(w.Since) {
+			for condition, turned := range n.Bad {
+				if turned.Before(since) {
 					continue
 				}
 				bad[i] = 1
