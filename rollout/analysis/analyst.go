@@ -88,7 +88,6 @@ type cluster struct {
 	looked    verdict.Look // what was said last
 	slow      slowHorizon
 	metrics   map[string]*measured
-	refusals  verdict.Refusals
 	// ownExecuted of executed seconds are the component's, between the last two readings.
 	ownExecuted, executed float64
 	nodes                 nodeNames
