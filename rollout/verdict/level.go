@@ -119,8 +119,8 @@ func (l Level) grew(growth, others float64, known bool) (string, bool) {
 // Trend is a level over hours.
 type Trend struct {
 	Level
-	// Every is the time between two values of Now.
-	Every time.Duration
+	// Every is the time between two values of Now; EveryBefore and EveryControl of Before and ControlNow, 0 for the same.
+	Every, EveryBefore, EveryControl time.Duration
 	// Ahead is how far it may be thought on.
 	Ahead time.Duration
 }
@@ -137,10 +137,12 @@ func (t Trend) Judge() Finding {
 	known := len(t.ControlNow) >= 8
 	if known {
 		others, _ = climb(t.ControlNow)
+		others *= t.steps(t.EveryControl)
 	}
 	was := 0.0
 	if len(t.Before) >= 8 {
 		was, _ = climb(t.Before)
+		was *= t.steps(t.EveryBefore)
 	}
 	own := slope - max(others, was, 0)
 	last := quantile(t.Now[len(t.Now)*3/4:], 0.5)
@@ -155,6 +157,14 @@ func (t Trend) Judge() Finding {
 		return f.say(Fail, fmt.Sprintf("%s climbs by %s an hour and passes %s in %s", t.Name, inUnit(perHour, t.Unit), inUnit(t.Bound, t.Unit), max(left, 0).Round(time.Second)))
 	}
 	return f.say(Pass, fmt.Sprintf("%s moves by %s an hour", t.Name, inUnit(perHour, t.Unit)))
+}
+
+// steps is how many steps of another length there are in one of Now's.
+func (t Trend) steps(every time.Duration) float64 {
+	if every <= 0 {
+		return 1
+	}
+	return float64(t.Every) / float64(every)
 }
 
 // climb is Theil and Sen's slope, the median of all pairs', in units a step, and the probability of chance by Mann and Kendall's
