@@ -1,10 +1,12 @@
 package analysis
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -305,6 +307,11 @@ func TestRestartOnALab(t *testing.T) {
 	r.looks(first, exposed, verdict.Pass, 30*time.Second)
 	stop()
 
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.t.Logf("a reading is %d bytes, as: %s", len(data)/max(1, bytes.Count(data, []byte("\n"))), data[bytes.LastIndexByte(data[:len(data)-1], '\n')+1:])
 	second, blank := r.analyst(spec, file, cluster), r.analyst(spec, "", cluster)
 	before, _ := second.clusters["lab"].split(time.Now())
 	if len(before) < 7 || len(values(before, checkCPU)) == 0 || second.clusters["lab"].exposedAt.IsZero() {

@@ -18,11 +18,11 @@ import (
 // checkKept is the check a look carries when what is measured cannot be kept.
 const checkKept = "analysis.readings"
 
-// How many readings of a cluster are kept: the baseline from before the change, and as many with it. When a third more than that have
-// been added, the file is written anew. A reading is half a kilobyte: 300 clusters are 50 MB at most.
+// How many readings of a cluster are kept: the baseline from before the change, and others with it. When a fifth more than that have
+// been added, the file is written anew. A reading is some 600 bytes: 300 clusters are 45 MB at most.
 const (
-	keptReadings = 2 * baseline
-	keptSlack    = keptReadings / 3
+	keptReadings = baseline + 80
+	keptSlack    = keptReadings / 5
 )
 
 // notebook keeps readings in a file, a line for each, for the process that follows when this one is killed. It is not synced: what
@@ -217,6 +217,9 @@ func (a *Analyst) takeUp(kept []keptReading) error {
 		r.at = r.at.Add(-late)
 		if c.exposedAt.IsZero() && !k.ExposedAt.IsZero() {
 			c.exposedAt = k.ExposedAt.Add(-late)
+		}
+		if n := len(c.history); n > 0 && c.history[n-1].at.Equal(r.at) {
+			continue // it was added while all was written anew
 		}
 		c.history = append(c.history, r)
 	}

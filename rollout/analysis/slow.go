@@ -115,18 +115,30 @@ func podFigures(w v1alpha1.RolloutWorkload) []slowFigure {
 	}
 }
 
-// values are the figure over readings, evenly spread over them.
-func (f slowFigure) values(readings []reading) []float64 {
-	if f.counted == nil {
-		return values(readings, f.check)
+// points are values with their times.
+type points struct {
+	v  []float64
+	at []time.Time
+}
+
+func (p *points) add(v float64, at time.Time) { p.v, p.at = append(p.v, v), append(p.at, at) }
+
+// over is the figure over readings.
+func (f slowFigure) over(readings []reading) (p points) {
+	if f.counted != nil {
+		return pooled(readings, f.counted)
 	}
-	return pooled(readings, f.counted)
+	for _, r := range readings {
+		if v, ok := r.level(f.check); ok {
+			p.add(v, r.at)
+		}
+	}
+	return p
 }
 
 // pooled are shares of several readings together; the newest are whole.
-func pooled(readings []reading, count func(reading) (bad, all float64)) []float64 {
+func pooled(readings []reading, count func(reading) (bad, all float64)) (p points) {
 	each := max(1, (len(readings)+slowPoints-1)/slowPoints)
-	var v []float64
 	for some := range slices.Chunk(readings[len(readings)%each:], each) {
 		bad, all := 0.0, 0.0
 		for _, r := range some {
@@ -134,19 +146,10 @@ func pooled(readings []reading, count func(reading) (bad, all float64)) []float6
 			bad, all = bad+b, all+n
 		}
 		if all > 0 {
-			v = append(v, bad/all)
+			p.add(bad/all, some[len(some)-1].at)
 		}
 	}
-	return v
-}
-
-// spacing is the time between two of so many values over readings; 0 when there is none.
-func spacing(readings []reading, n int) time.Duration {
-	if len(readings) < 2 || n == 0 {
-		return 0
-	}
-	span := readings[len(readings)-1].at.Sub(readings[0].at)
-	return (span + span/time.Duration(len(readings)-1)) / time.Duration(n)
+	return p
 }
 
 // lookSlowly compares over hours, every Slow.Interval, for as long as Slow.Watch after the last step. It adds findings when it
@@ -186,7 +189,7 @@ func (a *Analyst) lookSlowly(c *cluster, e engine.Exposure, now time.Time) []ver
 func (c *cluster) trends(a v1alpha1.RolloutAnalysis, controls []*cluster, now time.Time) []verdict.Finding {
 	since := c.course(now.Add(-a.Slow.Window.Duration))
 	before, _ := c.split(now)
-	if spacing(since, len(since)) <= 0 {
+	if len(since) < 2 {
 		return nil
 	}
 	own := slices.DeleteFunc(slices.Clone(since), func(r reading) bool { return r.kept })
@@ -197,20 +200,16 @@ func (c *cluster) trends(a v1alpha1.RolloutAnalysis, controls []*cluster, now ti
 	}
 	var findings []verdict.Finding
 	for _, f := range slowFigures(a, before) {
-		if len(f.values(own)) == 0 {
+		if len(f.over(own).v) == 0 {
 			continue
 		}
-		v, was := f.values(since), f.values(before)
-		t := verdict.Trend{
-			Level: verdict.Level{Check: "slow." + f.check, Name: f.name, Unit: f.unit, Bound: f.bound, Before: was, Now: v, At: since[len(since)-1].at},
-			Every: spacing(since, len(v)), EveryBefore: spacing(before, len(was)), Ahead: a.Slow.Watch.Duration,
-		}
+		is, was, beside := f.over(since), f.over(before), f.over(others)
 		if f.beside != nil {
-			t.ControlNow = pooled(since, f.beside)
-			t.EveryControl = spacing(since, len(t.ControlNow))
-		} else {
-			t.ControlNow = f.values(others)
-			t.EveryControl = spacing(others, len(t.ControlNow))
+			beside = pooled(since, f.beside)
+		}
+		t := verdict.Trend{
+			Level:    verdict.Level{Check: "slow." + f.check, Name: f.name, Unit: f.unit, Bound: f.bound, Before: was.v, Now: is.v, ControlNow: beside.v, At: since[len(since)-1].at},
+			NowTimes: is.at, BeforeTimes: was.at, ControlTimes: beside.at, Ahead: a.Slow.Watch.Duration,
 		}
 		findings = append(findings, t.Judge())
 	}

@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "write what was decided into the transcr
 //	TIME measure VALUE|[VALUES]|none|error
 //	TIME judge                                what is known without a new measurement
 //	level NAME UNIT [bound=B] [growth=G] [own=R] [usage=1] before=V,… now=V,… [controls=V,…/V,…]
-//	trend NAME UNIT bound=B every=D ahead=D [before=V,…] [everyBefore=D] now=V,… [controls=/V,…] [everyControl=D]
+//	trend NAME UNIT bound=B every=D ahead=D [before=V,…] now=V,… [controls=/V,…] [beforeAt=MIN,…] [nowAt=MIN,…] [controlsAt=MIN,…]
 //	TIME pods within=D [update=POD,…] [stable=POD,…]   a look at pods; the first forgets those before it
 //
 // A POD is NAME:AGE:ready|not:RESTARTS, its age that at the time of the first look.
@@ -171,10 +171,12 @@ func (s *stage) level(words []string, options map[string]string) {
 			l.ControlBefore, l.ControlNow = s.numbers(before), s.numbers(now)
 		case "every":
 			trend.Every, _ = time.ParseDuration(value)
-		case "everyBefore":
-			trend.EveryBefore, _ = time.ParseDuration(value)
-		case "everyControl":
-			trend.EveryControl, _ = time.ParseDuration(value)
+		case "beforeAt":
+			trend.BeforeTimes = s.times(value)
+		case "nowAt":
+			trend.NowTimes = s.times(value)
+		case "controlsAt":
+			trend.ControlTimes = s.times(value)
 		case "ahead":
 			trend.Ahead, _ = time.ParseDuration(value)
 		}
@@ -189,6 +191,15 @@ func (s *stage) level(words []string, options map[string]string) {
 		attributed = ", the change's"
 	}
 	s.say("%s%s: %s", f.Verdict, attributed, f.Reason)
+}
+
+// times are minutes, written as values are.
+func (s *stage) times(text string) []time.Time {
+	var all []time.Time
+	for _, minutes := range s.numbers(text) {
+		all = append(all, epoch.Add(time.Duration(minutes*float64(time.Minute))))
+	}
+	return all
 }
 
 func (s *stage) countPods(at time.Time, options map[string]string) {
