@@ -251,8 +251,7 @@ func (a *Analyst) measure(ctx context.Context, c *cluster, since time.Time) {
 func (a *Analyst) lookWithin() time.Duration { return max(a.o.Interval, 5*time.Second) }
 
 // Look implements engine.Analyst. The look's verdict is settled over several looks in a row, so that one that is chance neither
-// stops nor lets on. Asked more often than there is
-// something new, it says the same again.
+// stops nor lets on. Asked more often than there is something new, it says the same again.
 func (a *Analyst) Look(ctx context.Context, e engine.Exposure) (verdict.Look, error) {
 	c, ok := a.clusters[e.Cluster]
 	if !ok {

@@ -92,7 +92,12 @@ func (k keptReading) validate() error {
 
 // keep is the reading as it is kept. Figures have six digits: none is measured better.
 func (r reading) keep(cluster string, exposedAt time.Time) keptReading {
-	k := keptReading{Cluster: cluster, At: r.at.UTC().Round(0), ControlPlane: map[string]float64{}, Asked: map[string]keptAsked{}, Pods: r.pods}
+	k := keptReading{Cluster: cluster, At: r.at.UTC().Round(0), ControlPlane: map[string]float64{}, Asked: map[string]keptAsked{}}
+	if r.pods != nil {
+		pods := *r.pods
+		pods.Update.PodHours, pods.Stable.PodHours = sixDigits(pods.Update.PodHours), sixDigits(pods.Stable.PodHours)
+		k.Pods = &pods
+	}
 	if !exposedAt.IsZero() && !r.at.Before(exposedAt) {
 		k.ExposedAt = exposedAt.UTC().Round(0)
 	}

@@ -563,3 +563,21 @@ func TestReadingsOnAFullDisk(t *testing.T) {
 		t.Errorf("kept %v after the file was taken away at minute %d", n, l.minute)
 	}
 }
+
+// A lane looks before its first step has begun: what it sees then is of before the change, on the first cluster all there is.
+func TestBeforeAStepBeginsIsBefore(t *testing.T) {
+	l := begin(t, nil, calm)
+	for range 3 {
+		if _, err := l.Look(t.Context(), engine.Exposure{Cluster: "with", Step: 1}); err != nil {
+			t.Fatal(err)
+		}
+		l.minute++
+	}
+	look, err := l.Look(t.Context(), engine.Exposure{Cluster: "with", Step: 1, Since: l.now()})
+	if err != nil || !figureOf(look, "99th percentile of writes before") {
+		t.Errorf("nothing is of before the change: %+v, %v", look, err)
+	}
+	if before, since := l.clusters["with"].split(l.now()); len(before) != 3 || len(since) != 1 {
+		t.Errorf("%d readings before the change and %d since, want 3 and 1", len(before), len(since))
+	}
+}
