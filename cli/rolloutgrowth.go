@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,8 +41,10 @@ type rolloutGrowth struct {
 	counted signals.Resource
 	now     func() time.Time
 
-	mu       sync.Mutex
-	samples  []forecast.Sample
+	mu      sync.Mutex
+	samples []forecast.Sample
+	// whole is how many bytes of the file are whole lines; what follows is torn, and would spoil the line that is added to it.
+	whole    int64
 	clusters map[string]*growthCluster
 }
 
@@ -64,17 +67,17 @@ var _ engine.Growth = (*rolloutGrowth)(nil)
 // newRolloutGrowth reads what an earlier process of the run has measured.
 func newRolloutGrowth(gate v1alpha1.RolloutScaleGate, change v1alpha1.RolloutChange, file string) (*rolloutGrowth, error) {
 	g := &rolloutGrowth{gate: gate, change: change, file: file, counted: signals.Resource{Resource: "pods"}, now: time.Now, clusters: map[string]*growthCluster{}}
-	f, err := os.Open(file)
+	data, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return g, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading what the steps so far cost: %w", err)
 	}
-	defer f.Close()
-	if g.samples, err = observe.ReadSamples(f); err != nil {
+	if g.samples, err = observe.ReadSamples(bytes.NewReader(data)); err != nil {
 		return nil, fmt.Errorf("reading what the steps so far cost, %s: %w", file, err)
 	}
+	g.whole = int64(bytes.LastIndexByte(data, '\n') + 1)
 	return g, nil
 }
 
@@ -190,7 +193,25 @@ func (g *rolloutGrowth) keep(s forecast.Sample) error {
 	if err != nil {
 		return fmt.Errorf("keeping what a step cost: %w", err)
 	}
-	return errors.Join(observe.WriteSample(f, s), f.Close())
+	return errors.Join(g.append(f, s), f.Close())
+}
+
+func (g *rolloutGrowth) append(f *os.File, s forecast.Sample) error {
+	info, err := f.Stat()
+	if err == nil && info.Size() > g.whole {
+		err = f.Truncate(g.whole)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping what a step cost: %w", err)
+	}
+	if err := observe.WriteSample(f, s); err != nil {
+		return errors.Join(err, f.Truncate(g.whole))
+	}
+	if info, err = f.Stat(); err != nil {
+		return fmt.Errorf("keeping what a step cost: %w", err)
+	}
+	g.whole = info.Size()
+	return nil
 }
 
 func (g *rolloutGrowth) has(cluster string, exposed int) bool {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/forecast"
 	"github.com/seakeep/seakeep/forecast/observe"
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
@@ -119,5 +121,31 @@ func TestRolloutGrowthOnALab(t *testing.T) {
 	}
 	if _, err := again.May(t.Context(), "elsewhere", 1); err == nil {
 		t.Error("a cluster nobody measures is judged")
+	}
+}
+
+// A death, or a full disk, in the midst of a line: what is added later goes after what is whole.
+func TestRolloutGrowthAfterATornLine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "state", "forecast.jsonl")
+	from := time.Unix(1.7e9, 0).UTC()
+	sample := forecast.Sample{Cluster: "c", Nodes: 9, Exposed: 1, From: from, To: from.Add(time.Minute), Cost: map[forecast.Kind]float64{forecast.Requests: 1}}
+	for n := range 4 {
+		g, err := newRolloutGrowth(v1alpha1.RolloutScaleGate{}, v1alpha1.RolloutChange{}, file)
+		if err != nil || len(g.samples) != n {
+			t.Fatalf("%d samples are read, want %d: %v", len(g.samples), n, err)
+		}
+		if err := g.keep(sample); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString(`{"cluster":"c","nod`); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -4,15 +4,20 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/seakeep/seakeep/internal/testkit"
+	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/journal"
 	"github.com/seakeep/seakeep/rollout/rollouttest"
+	"github.com/seakeep/seakeep/rollout/verdict"
 )
 
 // spawnRollout starts `rollout run` as a process; ended is told its exit.
@@ -135,5 +140,106 @@ func TestRolloutKilledAtAnyInstant(t *testing.T) {
 		if len(deleted) != 2*nodes {
 			t.Errorf("%s: %d pods were deleted there and back, want %d", cluster, len(deleted), 2*nodes)
 		}
+	}
+}
+
+// TestRolloutKilledKeepsTheTimeBefore kills the process with the change on some nodes. The next one compares with what was before
+// the change, from the file; one whose file was lost cannot.
+func TestRolloutKilledKeepsTheTimeBefore(t *testing.T) {
+	r := newRolloutRig(t, 1, 4)
+	for cluster, client := range r.clients {
+		rollouttest.DaemonSet(t, client, "telemetry", "kept", r.sizes[cluster])
+	}
+	// Bounds that a machine which tests share stays within: what it is slow at is not the change's.
+	file := r.rollout("kept", agent2, "")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.write("kept.yaml", strings.Replace(string(data), "controlPlane: {mode: Disabled}",
+		"controlPlane: {growth: 100, maxReadLatency: 5m, maxListLatency: 5m, maxWriteLatency: 5m, maxEtcdLatency: 5m, maxRejectedRatio: 1, maxCPU: 1, maxMemory: 1, maxInFlight: 1}", 1))
+	state := filepath.Join(r.dir, "state")
+	var view engine.View
+	// large is what was looked at on the large cluster since a time, once it has the change.
+	large := func(since time.Time) *verdict.Look {
+		runs, err := journal.Views(state)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(runs) == 0 {
+			return nil
+		}
+		view = engine.View{}
+		if err := journal.ReadView(state, runs[0], &view); err != nil {
+			t.Fatal(err)
+		}
+		for _, stage := range view.Stages {
+			for _, leg := range stage.Legs {
+				if leg.Cluster == "large" && leg.Look != nil && leg.Look.At.After(since) && len(leg.Exposed) > 0 {
+					return leg.Look
+				}
+			}
+		}
+		return nil
+	}
+	const cpu = "processors in use"
+	figures := func(look *verdict.Look) (now, before bool) {
+		for _, f := range look.Findings {
+			for _, figure := range f.Figures {
+				now = now || figure.Name == cpu
+				before = before || figure.Name == cpu+" before"
+			}
+		}
+		return now, before
+	}
+	comparing := func(since time.Time, want bool) {
+		t.Helper()
+		testkit.Within(t, fmt.Sprintf("a look that compares with before the change: %t", want), 90*time.Second, func() bool {
+			look := large(since)
+			if look == nil {
+				return false
+			}
+			now, before := figures(look)
+			return now && before == want
+		})
+	}
+	began := time.Now()
+	child, ended := r.spawnRollout("-f", file)
+	comparing(began, true)
+	r.run(ExitOK, "pause", "kept") // what is held still is looked at
+	killed := func() time.Time {
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
+		return time.Now()
+	}
+	at := killed()
+	readings := filepath.Join(state, "readings-"+view.ID+".jsonl")
+	f, err := os.OpenFile(readings, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(`{"cluster":"large","at":"20`); err != nil { // as a death in the midst of a write leaves it
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	child, ended = r.spawnRollout("--continue", view.ID)
+	comparing(at, true)
+	at = killed()
+	if err := os.Remove(readings); err != nil {
+		t.Fatal(err)
+	}
+	child, ended = r.spawnRollout("--continue", view.ID)
+	comparing(at, false)
+	killed()
+	// A line that no process has written: refused by its name, before anything moves.
+	if err := os.WriteFile(readings, []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := r.run(ExitUsage, "run", "--continue", view.ID); !strings.Contains(out, readings+": line 1: cluster must be") {
+		t.Errorf("printed:\n%s", out)
 	}
 }

@@ -55,6 +55,9 @@ type Options struct {
 	Clusters []Cluster
 	// Record, if set, is told what each reading and each look measured.
 	Record func(Record)
+	// File, if set, is where readings are kept for the next process: the time before the change cannot be measured again. It is
+	// of one run, and for one process at a time.
+	File string
 	// Replay, if set, is asked instead of the clusters: for judging records again.
 	Replay func(cluster string) (Record, bool)
 	Now    func() time.Time // default time.Now
@@ -66,6 +69,8 @@ type Options struct {
 type Analyst struct {
 	o        Options
 	clusters map[string]*cluster
+	began    time.Time
+	book     *notebook // nil without a file
 }
 
 var _ engine.Analyst = (*Analyst)(nil)
@@ -88,13 +93,13 @@ type cluster struct {
 	looked    verdict.Look // what was said last
 	slow      slowHorizon
 	metrics   map[string]*measured
-	refusals  verdict.Refusals
+	seen      *verdict.Workload // at the last look
 	// ownExecuted of executed seconds are the component's, between the last two readings.
 	ownExecuted, executed float64
 	nodes                 nodeNames
 }
 
-// New checks what is given and asks no cluster.
+// New checks what is given, reads what an earlier process kept, and asks no cluster.
 func New(o Options) (*Analyst, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -105,7 +110,7 @@ func New(o Options) (*Analyst, error) {
 	if len(o.Clusters) == 0 {
 		return nil, errors.New("an analysis needs at least one cluster")
 	}
-	a := &Analyst{o: o, clusters: map[string]*cluster{}}
+	a := &Analyst{o: o, clusters: map[string]*cluster{}, began: o.Now()}
 	for _, c := range o.Clusters {
 		if len(c.Servers) == 0 && o.Analysis.ControlPlane.Mode == v1alpha1.Enabled {
 			return nil, fmt.Errorf("cluster %s: no API server is known whose metrics can be read; name them, or disable analysis.controlPlane", c.Name)
@@ -116,7 +121,21 @@ func New(o Options) (*Analyst, error) {
 		}
 		a.clusters[c.Name] = made
 	}
+	if o.File != "" {
+		if err := a.recall(); err != nil {
+			return nil, err
+		}
+	}
 	return a, nil
+}
+
+// now is the time since this process began, on the clock as it was then. Readings are put in order by it, over processes too, so
+// that a clock that is set does not put what was measured with the change before it.
+func (a *Analyst) now() time.Time {
+	if a.o.Replay != nil {
+		return a.o.Now() // records have times of their own
+	}
+	return a.began.Add(a.o.Now().Sub(a.began))
 }
 
 func open(c Cluster, timeout time.Duration) (*cluster, error) {
@@ -182,11 +201,11 @@ func (a *Analyst) Measure(ctx context.Context) {
 func (a *Analyst) measure(ctx context.Context, c *cluster, since time.Time) {
 	c.probing.Lock()
 	defer c.probing.Unlock()
-	now := a.o.Now()
+	now := a.now()
 	if a.o.Replay != nil {
 		if r, ok := a.o.Replay(c.Name); ok {
 			if last, seen := c.last(); !seen || r.At.After(last.at) {
-				c.remember(r.reading(), a.o.Analysis.Slow.Window.Duration)
+				a.remember(c, r.reading())
 			}
 		}
 		return
@@ -222,8 +241,8 @@ func (a *Analyst) measure(ctx context.Context, c *cluster, since time.Time) {
 	add(a.o.Analysis.DNS.Mode, func() part { return c.askDNS(ctx, a.o.Analysis.DNS, a.o.Now) })
 	add(a.o.Analysis.Probes.Mode, func() part { return c.probe(ctx, a.o.Analysis.Probes, a.o.Now) })
 	parts.Wait()
-	r.done = a.o.Now()
-	c.remember(r, a.o.Analysis.Slow.Window.Duration)
+	r.done = a.now()
+	a.remember(c, r)
 	if a.o.Record != nil {
 		a.o.Record(r.record(c.Name, nil))
 	}
@@ -233,14 +252,13 @@ func (a *Analyst) measure(ctx context.Context, c *cluster, since time.Time) {
 func (a *Analyst) lookWithin() time.Duration { return max(a.o.Interval, 5*time.Second) }
 
 // Look implements engine.Analyst. The look's verdict is settled over several looks in a row, so that one that is chance neither
-// stops nor lets on. Asked more often than there is
-// something new, it says the same again.
+// stops nor lets on. Asked more often than there is something new, it says the same again.
 func (a *Analyst) Look(ctx context.Context, e engine.Exposure) (verdict.Look, error) {
 	c, ok := a.clusters[e.Cluster]
 	if !ok {
 		return verdict.Look{}, fmt.Errorf("looking at %s: the analysis does not know this cluster", e.Cluster)
 	}
-	c.begin(e, a.o.Now())
+	c.begin(e, a.now())
 	a.measure(ctx, c, e.Since)
 	last, _ := c.last()
 	c.mu.Lock()
@@ -250,14 +268,20 @@ func (a *Analyst) Look(ctx context.Context, e engine.Exposure) (verdict.Look, er
 	}
 	c.mu.Unlock()
 	now := a.o.Now()
-	findings := a.findings(c, e, now)
+	if e.Since.After(a.now()) {
+		e.Since = a.began // the clock was set back between two processes: all that this one measures is since then
+	}
+	findings := a.findings(c, e, a.now())
 	within, cancel := context.WithTimeout(ctx, a.lookWithin())
 	defer cancel()
 	if a.o.Analysis.Workload.Mode == v1alpha1.Enabled && (c.Workload != nil || a.o.Replay != nil) && len(e.Exposed)+e.Planned > 0 {
 		findings = append(findings, a.judgeWorkload(within, c, e, last, now)...)
 	}
 	findings = append(findings, a.askMetrics(ctx, c, e, now)...)
-	findings = append(findings, a.lookSlowly(c, e, now)...)
+	findings = append(findings, a.lookSlowly(c, e, a.now())...)
+	if err := a.book.trouble(); err != nil {
+		findings = append(findings, verdict.Finding{Check: checkKept, Verdict: verdict.Unknown, Fresh: true, At: last.at, Reason: "what is measured cannot be kept, and a restart would lose it: " + err.Error()})
+	}
 	if ctx.Err() != nil {
 		return verdict.Look{}, fmt.Errorf("looking at %s: %w", e.Cluster, context.Cause(ctx))
 	}
@@ -271,7 +295,8 @@ func (a *Analyst) Look(ctx context.Context, e engine.Exposure) (verdict.Look, er
 func (c *cluster) begin(e engine.Exposure, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.exposedAt.IsZero() && (e.Step > 0 || len(e.Exposed) > 0) {
+	// Before a step has begun there is nothing of the change, and what is measured is of before it.
+	if c.exposedAt.IsZero() && (e.Step > 0 && !e.Since.IsZero() || len(e.Exposed) > 0) {
 		c.exposedAt = now
 		if !e.Since.IsZero() && e.Since.Before(now) {
 			c.exposedAt = e.Since

@@ -3,7 +3,6 @@ package analysis
 import (
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
@@ -26,7 +25,7 @@ func (c *cluster) judgeAsked(a v1alpha1.RolloutAnalysis, controls []*cluster, no
 	judge := func(check string, least float64, most time.Duration) {
 		var keys []string
 		for key := range last.asked {
-			if key == check || strings.HasPrefix(key, check+"/") {
+			if about(key, check) {
 				keys = append(keys, key)
 			}
 		}
@@ -96,13 +95,7 @@ func answeredElsewhere(controls []*cluster, check string) float64 {
 }
 
 func shareOf(r reading, check string) float64 {
-	asked, answered := 0, 0
-	for key, a := range r.asked {
-		if key == check || strings.HasPrefix(key, check+"/") {
-			asked += a.Asked
-			answered += a.Answered
-		}
-	}
+	asked, answered := r.counted(check)
 	if asked == 0 {
 		return math.NaN()
 	}

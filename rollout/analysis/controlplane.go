@@ -56,8 +56,6 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 			p.levels[check] = v
 		}
 	}
-	var own, others verdict.Refusals
-	known := len(c.Servers) > 0
 	ownExecuted, executed := 0.0, 0.0
 	for _, server := range c.Servers {
 		all.Go(func() {
@@ -66,7 +64,6 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 			defer mu.Unlock()
 			if err != nil {
 				p.troubles = append(p.troubles, err.Error())
-				known = false
 				return
 			}
 			c.mu.Lock()
@@ -90,9 +87,7 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 			c.mu.Unlock()
 			levelsOf(read, before, seen, seats, worst)
 			if seen {
-				flows := read.flows.Since(before.flows)
-				c.countRefusals(flows, &own, &others)
-				for name, flow := range flows {
+				for name, flow := range read.flows.Since(before.flows) {
 					executed += flow.ExecutionSeconds
 					if name == c.FlowSchema {
 						ownExecuted += flow.ExecutionSeconds
@@ -124,7 +119,6 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ownExecuted, c.executed = ownExecuted, executed
-	c.refusals = verdict.Refusals{Own: own.Own, OwnSent: own.OwnSent, Share: own.Share, Others: others.Others, Known: known && c.FlowSchema != "", At: now()}
 	return p
 }
 
@@ -192,20 +186,6 @@ func levelsOf(r, before serverReading, seen bool, seats float64, worst func(stri
 		check := map[signals.RequestClass]string{signals.ClassRead: checkReadLatency, signals.ClassList: checkListLatency, signals.ClassWrite: checkWriteLatency}[class]
 		if p99, ok := h.Quantile(0.99); ok && h.Total() >= fewRequests {
 			worst(check, p99)
-		}
-	}
-}
-
-// countRefusals adds one API server's.
-func (c *cluster) countRefusals(flows map[string]signals.Flow, own, others *verdict.Refusals) {
-	for name, flow := range flows {
-		// In jail everybody is refused, and it says nothing of what there is.
-		if name == c.FlowSchema {
-			own.Own += flow.Rejected
-			own.OwnSent += flow.Dispatched + flow.Rejected
-			own.Share = 1 // the schema and its level were made for the component alone
-		} else if !strings.HasPrefix(name, "seakeep-jail-") {
-			others.Others += flow.Rejected
 		}
 	}
 }
@@ -371,16 +351,4 @@ func (c *cluster) ownShare() float64 {
 		return math.NaN()
 	}
 	return c.ownExecuted / c.executed
-}
-
-// Refused is what became of requests on a cluster at the last reading, for the scale gate: demand that is turned away cannot be
-// measured.
-func (a *Analyst) Refused(name string) verdict.Finding {
-	c, ok := a.clusters[name]
-	if !ok {
-		return verdict.Refusals{}.Earned()
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.refusals.Earned()
 }

@@ -1,12 +1,16 @@
 package analysis
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -112,13 +116,26 @@ func (r *rig) cluster() Cluster {
 	}}
 }
 
-func (r *rig) analyst(a v1alpha1.RolloutAnalysis, metrics []Metric, clusters ...Cluster) *Analyst {
+func (r *rig) analyst(a v1alpha1.RolloutAnalysis, file string, clusters ...Cluster) *Analyst {
 	r.t.Helper()
-	analyst, err := New(Options{Analysis: a, Interval: interval, Metrics: metrics, Clusters: clusters, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil))})
+	analyst, err := New(Options{Analysis: a, Interval: interval, File: file, Clusters: clusters, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil))})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return analyst
+}
+
+// runs lets an analyst measure until it is stopped.
+func (r *rig) runs(a *Analyst) (stop func()) {
+	ctx, cancel := context.WithCancel(r.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	return sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Error(err)
+		}
+	})
 }
 
 // looks looks until the verdict is this, and returns how many looks that took.
@@ -165,16 +182,8 @@ func TestLookOnALab(t *testing.T) {
 	cluster.DNS = dns.ClusterAddrs
 	analyst := r.analyst(analysisOf(t, func(a *v1alpha1.RolloutAnalysis) {
 		a.Workload.ReadyWithin = &metav1.Duration{Duration: time.Second}
-	}), nil, cluster)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- analyst.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
+	}), "", cluster)
+	defer r.runs(analyst)()
 	testkit.Within(t, "there is a time before the change", 20*time.Second, func() bool {
 		c := analyst.clusters["lab"]
 		c.mu.Lock()
@@ -271,6 +280,59 @@ func TestLookOnALab(t *testing.T) {
 			t.Error("the control plane does not count as failing")
 		}
 	})
+}
+
+// DNS was well before the change, says a process that was killed: so what breaks after its death is the change's. Who has measured
+// nothing before it cannot say so.
+func TestRestartOnALab(t *testing.T) {
+	r := start(t)
+	dns, err := r.lab.StartDNS(t.Context(), lab.DNSOptions{Replicas: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster := r.cluster()
+	cluster.DNS = dns.ClusterAddrs
+	spec := analysisOf(t, func(a *v1alpha1.RolloutAnalysis) { a.Workload.ReadyWithin = &metav1.Duration{Duration: time.Second} })
+	file := filepath.Join(t.TempDir(), "state", "readings.jsonl")
+	first := r.analyst(spec, file, cluster)
+	stop := r.runs(first)
+	defer stop()
+	testkit.Within(t, "there is a time before the change", 20*time.Second, func() bool {
+		c := first.clusters["lab"]
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.history) >= 8
+	})
+	exposed := engine.Exposure{Cluster: "lab", Stage: "s", Step: 1, Nodes: 5, Planned: 1, Exposed: []string{r.update.Spec.NodeName}, Since: time.Now(), Ready: time.Now(), UpdateRevision: r.update.Labels[appsv1.ControllerRevisionHashLabelKey]}
+	r.looks(first, exposed, verdict.Pass, 30*time.Second)
+	stop()
+
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.t.Logf("a reading is %d bytes, as: %s", len(data)/max(1, bytes.Count(data, []byte("\n"))), data[bytes.LastIndexByte(data[:len(data)-1], '\n')+1:])
+	second, blank := r.analyst(spec, file, cluster), r.analyst(spec, "", cluster)
+	before, _ := second.clusters["lab"].split(time.Now())
+	if len(before) < 7 || len(values(before, checkCPU)) == 0 || second.clusters["lab"].exposedAt.IsZero() {
+		t.Fatalf("%d readings from before the change, which came at %s", len(before), second.clusters["lab"].exposedAt)
+	}
+	if look, err := second.Look(t.Context(), exposed); err != nil || look.Verdict != verdict.Unknown {
+		t.Errorf("the first look after the restart: %s: %s, %v", look.Verdict, look.Why(), err)
+	}
+	r.looks(second, exposed, verdict.Pass, 30*time.Second)
+	if err := dns.Cluster[1].Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		*Analyst
+		own bool
+	}{"who knows what was before": {second, true}, "who does not": {blank, false}} {
+		look, _ := r.looks(tc.Analyst, exposed, verdict.Fail, 40*time.Second)
+		if got := failing(look); !slices.Equal(got, []string{checkDNS}) || look.Attributed() != tc.own {
+			t.Errorf("%s: failed %v, attributed %t", name, got, look.Attributed())
+		}
+	}
 }
 
 func (r *rig) patchPod(name string, change func(*corev1.Pod)) {

@@ -102,6 +102,11 @@ func (a *Analyst) judgeWorkload(ctx context.Context, c *cluster, e engine.Exposu
 	if a.o.Record != nil {
 		a.o.Record(last.record(c.Name, &w))
 	}
+	c.mu.Lock()
+	before := c.seen
+	c.seen = &w
+	c.mu.Unlock()
+	c.sawPods(last.at, w.Count(before, a.o.Analysis.Workload.ReadyWithin.Duration))
 	return w.Judge(a.o.Analysis.Workload)
 }
 

@@ -28,11 +28,7 @@ func (a Asked) Judge(least float64, most time.Duration) Finding {
 		return f.say(Unknown, a.Whom+" was not asked")
 	}
 	share := float64(a.Answered) / float64(a.Asked)
-	took := make([]float64, len(a.Took))
-	for i, d := range a.Took {
-		took[i] = d.Seconds()
-	}
-	slow := quantile(took, 0.9)
+	slow := a.Slow()
 	f.Figures = []Figure{{Name: a.Whom + " answered", Value: share, Bound: least, Unit: "ratio"}, {Name: a.Whom + " p90", Value: slow, Bound: most.Seconds(), Unit: "s"}}
 	// Before and after is weak evidence by itself, and the only one where there is no second cluster: it counts as long as
 	// nothing speaks against it. Comparisons with NaN are false.
@@ -56,4 +52,13 @@ func (a Asked) Judge(least float64, most time.Duration) Finding {
 		return f.say(Fail, fmt.Sprintf("%s takes %s, bound %s", a.Whom, inUnit(slow, "s"), most))
 	}
 	return f.say(Pass, fmt.Sprintf("%s answered %d of %d, p90 %s", a.Whom, a.Answered, a.Asked, inUnit(slow, "s")))
+}
+
+// Slow is the 90th percentile of the time that answers took, in seconds; 0 when there were none.
+func (a Asked) Slow() float64 {
+	took := make([]float64, len(a.Took))
+	for i, d := range a.Took {
+		took[i] = d.Seconds()
+	}
+	return quantile(took, 0.9)
 }

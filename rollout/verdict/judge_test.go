@@ -207,27 +207,6 @@ func TestAsked(t *testing.T) {
 	}
 }
 
-func TestEarned(t *testing.T) {
-	for name, tc := range map[string]struct {
-		r    Refusals
-		want Verdict
-	}{
-		"nothing refused":                      {Refusals{Known: true, OwnSent: 10, Share: 1}, Pass},
-		"its own, in a level of its own":       {Refusals{Known: true, Own: 1, OwnSent: 10, Share: 1}, Fail},
-		"its own, and it fills a shared level": {Refusals{Known: true, Own: 1, Others: 50, OwnSent: 10, Share: 0.7}, Fail},
-		"its own, and others fill it":          {Refusals{Known: true, Own: 1, Others: 50, OwnSent: 10, Share: 0.01}, Unknown},
-		"its own, and nobody knows who":        {Refusals{Known: true, Own: 1, OwnSent: 10, Share: math.NaN()}, Unknown},
-		"others'":                              {Refusals{Known: true, Others: 50, OwnSent: 10, Share: 1}, Unknown},
-		"not counted":                          {Refusals{Share: 1}, Unknown},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if f := tc.r.Earned(); f.Verdict != tc.want || f.Attributed != (tc.want == Fail) {
-				t.Errorf("%s: %s; want %s", f.Verdict, f.Reason, tc.want)
-			}
-		})
-	}
-}
-
 func FuzzParseCondition(f *testing.F) {
 	for _, text := range []string{"result[0] >= 0.95", "len(result) == 0 || isNaN(result[0])", "asFloat(result.data.ok) > default(result, 1)", "all(result, {# < 1})", "((((", "result ? 1 : 2"} {
 		f.Add(text)

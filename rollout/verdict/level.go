@@ -119,8 +119,11 @@ func (l Level) grew(growth, others float64, known bool) (string, bool) {
 // Trend is a level over hours.
 type Trend struct {
 	Level
-	// Every is the time between two values of Now.
+	// Every is the time between two values, of those whose times are not given.
 	Every time.Duration
+	// NowTimes, BeforeTimes and ControlTimes are when the values of Now, Before and ControlNow were measured, one for each, which need
+	// not be equally far apart; nil: Every.
+	NowTimes, BeforeTimes, ControlTimes []time.Time
 	// Ahead is how far it may be thought on.
 	Ahead time.Duration
 }
@@ -132,11 +135,12 @@ func (t Trend) Judge() Finding {
 	if len(t.Now) < 8 {
 		return f.say(Pass, fmt.Sprintf("%d values of %s: too few for a trend", len(t.Now), t.Name))
 	}
-	slope, p := climb(t.Now)
+	now := hours(t.NowTimes, len(t.Now), t.Every)
+	slope, p := climb(t.Now, now)
 	others := 0.0
 	known := len(t.ControlNow) >= 8
 	if known {
-		others, _ = climb(t.ControlNow)
+		others, _ = climb(t.ControlNow, hours(t.ControlTimes, len(t.ControlNow), t.Every))
 		// A busy day makes every request slower in proportion: of a cluster that is slower, it takes more.
 		if elsewhere := quantile(t.ControlNow, 0.5); t.Unit == "s" && elsewhere > 0 {
 			others *= max(1, quantile(t.Now, 0.5)/elsewhere)
@@ -144,39 +148,54 @@ func (t Trend) Judge() Finding {
 	}
 	was := 0.0
 	if len(t.Before) >= 8 {
-		was, _ = climb(t.Before)
+		was, _ = climb(t.Before, hours(t.BeforeTimes, len(t.Before), t.Every))
 	}
 	own := slope - max(others, was, 0)
 	last := quantile(t.Now[len(t.Now)*3/4:], 0.5)
-	steps := float64(t.Ahead) / float64(t.Every)
-	then := last + own*steps
-	perHour := own * float64(time.Hour) / float64(t.Every)
-	f.Figures = []Figure{{Name: t.Name + " per hour", Value: perHour, Unit: t.Unit}, {Name: t.Name + " then", Value: then, Bound: t.Bound, Unit: t.Unit}}
+	then := last + own*t.Ahead.Hours()
+	f.Figures = []Figure{{Name: t.Name + " per hour", Value: own, Unit: t.Unit}, {Name: t.Name + " then", Value: then, Bound: t.Bound, Unit: t.Unit}}
 	// What grew since the window began must be a tenth of what there was: a heap that fills until the next collection does.
-	if own > 0 && p <= growthSignificance && then > t.Bound && t.Bound > 0 && own*float64(len(t.Now)-1) > 0.1*quantile(t.Now[:len(t.Now)/4+1], 0.5) {
+	grew := own * (now[len(now)-1] - now[0])
+	if own > 0 && p <= growthSignificance && then > t.Bound && t.Bound > 0 && grew > 0.1*quantile(t.Now[:len(t.Now)/4+1], 0.5) {
 		f.Attributed = known || len(t.Before) >= 8
-		left := time.Duration((t.Bound - last) / own * float64(t.Every))
-		return f.say(Fail, fmt.Sprintf("%s climbs by %s an hour and passes %s in %s", t.Name, inUnit(perHour, t.Unit), inUnit(t.Bound, t.Unit), max(left, 0).Round(time.Second)))
+		left := time.Duration((t.Bound - last) / own * float64(time.Hour))
+		return f.say(Fail, fmt.Sprintf("%s climbs by %s an hour and passes %s in %s", t.Name, inUnit(own, t.Unit), inUnit(t.Bound, t.Unit), max(left, 0).Round(time.Second)))
 	}
-	return f.say(Pass, fmt.Sprintf("%s moves by %s an hour", t.Name, inUnit(perHour, t.Unit)))
+	return f.say(Pass, fmt.Sprintf("%s moves by %s an hour", t.Name, inUnit(own, t.Unit)))
 }
 
-// climb is Theil and Sen's slope, the median of all pairs', in units a step, and the probability of chance by Mann and Kendall's
-// test for an upward trend. Neither minds single wild values.
-func climb(v []float64) (slope, p float64) {
+// hours are times as hours since the first of them.
+func hours(times []time.Time, n int, every time.Duration) []float64 {
+	h := make([]float64, n)
+	for i := range h {
+		if len(times) == n {
+			h[i] = times[i].Sub(times[0]).Hours()
+		} else {
+			h[i] = float64(i) * every.Hours()
+		}
+	}
+	return h
+}
+
+// climb is Theil and Sen's slope, the median of all pairs', an hour, and the probability of chance by Mann and Kendall's test for an
+// upward trend. Neither minds single wild values.
+func climb(v, hours []float64) (slope, p float64) {
 	// Pairs grow with the square: a few hundred values say what thousands do.
 	const most = 200
 	stride := (len(v) + most - 1) / most
-	thin := make([]float64, 0, most)
+	var thin, at []float64
 	for i := 0; i < len(v); i += stride {
-		thin = append(thin, v[i])
+		thin, at = append(thin, v[i]), append(at, hours[i])
 	}
 	var slopes []float64
 	s := 0
 	for i := range thin {
 		for j := i + 1; j < len(thin); j++ {
-			d := thin[j] - thin[i]
-			slopes = append(slopes, d/float64((j-i)*stride))
+			d, apart := thin[j]-thin[i], at[j]-at[i]
+			if apart <= 0 {
+				continue // of two at the same time none is later
+			}
+			slopes = append(slopes, d/apart)
 			switch {
 			case d > 0:
 				s++

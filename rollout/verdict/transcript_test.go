@@ -26,8 +26,10 @@ var update = flag.Bool("update", false, "write what was decided into the transcr
 //	TIME measure VALUE|[VALUES]|none|error
 //	TIME judge                                what is known without a new measurement
 //	level NAME UNIT [bound=B] [growth=G] [own=R] [usage=1] before=V,… now=V,… [controls=V,…/V,…]
-//	trend NAME UNIT bound=B every=D ahead=D [before=V,…] now=V,…
+//	trend NAME UNIT bound=B every=D ahead=D [before=V,…] now=V,… [controls=/V,…] [beforeAt=MIN,…] [nowAt=MIN,…] [controlsAt=MIN,…]
+//	TIME pods within=D [update=POD,…] [stable=POD,…]   a look at pods; the first forgets those before it
 //
+// A POD is NAME:AGE:ready|not:RESTARTS, its age that at the time of the first look.
 // A value "5*0.2" is 0.2 five times, "0..9" the numbers from 0 to 9.
 func TestTranscripts(t *testing.T) { testkit.Transcripts(t, *update, play) }
 
@@ -38,6 +40,7 @@ type stage struct {
 	metric      v1alpha1.RolloutMetric
 	conditions  Conditions
 	taken       []Measurement
+	pods        *Workload
 	out         bytes.Buffer
 }
 
@@ -100,6 +103,8 @@ func (s *stage) command(words []string) {
 	case "judge":
 		f := Judge(&s.metric, s.taken, at, 3*time.Minute)
 		s.say("%s: %s", f.Verdict, f.Reason)
+	case "pods":
+		s.countPods(at, options)
 	case "level", "trend":
 		s.level(words, options)
 	default:
@@ -171,6 +176,12 @@ func (s *stage) level(words []string, options map[string]string) {
 			l.ControlBefore, l.ControlNow = s.numbers(before), s.numbers(now)
 		case "every":
 			trend.Every, _ = time.ParseDuration(value)
+		case "beforeAt":
+			trend.BeforeTimes = s.times(value)
+		case "nowAt":
+			trend.NowTimes = s.times(value)
+		case "controlsAt":
+			trend.ControlTimes = s.times(value)
 		case "ahead":
 			trend.Ahead, _ = time.ParseDuration(value)
 		}
@@ -185,6 +196,50 @@ func (s *stage) level(words []string, options map[string]string) {
 		attributed = ", the change's"
 	}
 	s.say("%s%s: %s", f.Verdict, attributed, f.Reason)
+}
+
+// times are minutes, written as values are.
+func (s *stage) times(text string) []time.Time {
+	var all []time.Time
+	for _, minutes := range s.numbers(text) {
+		all = append(all, epoch.Add(time.Duration(minutes*float64(time.Minute))))
+	}
+	return all
+}
+
+func (s *stage) countPods(at time.Time, options map[string]string) {
+	w := Workload{At: at, Update: s.podsOf(options["update"]), Stable: s.podsOf(options["stable"])}
+	within, err := time.ParseDuration(options["within"])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if s.pods != nil && !at.After(s.pods.At) {
+		s.pods = nil
+	}
+	n := w.Count(s.pods, within)
+	s.pods = &w
+	for _, of := range []struct {
+		name string
+		n    PodCount
+	}{{"update", n.Update}, {"stable", n.Stable}} {
+		s.say("%s: %d pods, %d late, %d restarts in %s pod-hours", of.name, of.n.Pods, of.n.Late, of.n.Restarts, short(of.n.PodHours))
+	}
+}
+
+func (s *stage) podsOf(text string) []Pod {
+	var pods []Pod
+	for word := range strings.SplitSeq(text, ",") {
+		if word == "" {
+			continue
+		}
+		parts := strings.Split(word, ":")
+		age, err := time.ParseDuration(parts[1])
+		if err != nil || len(parts) != 4 {
+			s.t.Fatalf("%q is no pod", word)
+		}
+		pods = append(pods, Pod{Name: parts[0], Created: epoch.Add(-age), Ready: parts[2] == "ready", Restarts: int(s.number(parts[3]))})
+	}
+	return pods
 }
 
 func (s *stage) number(text string) float64 {

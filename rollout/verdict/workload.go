@@ -67,7 +67,7 @@ func (w Workload) readiness(within time.Duration) Finding {
 		switch {
 		case p.Ready:
 			ready++
-		case p.Failed, slices.Contains(broken, p.Waiting) && p.Restarts > 0, w.At.Sub(p.Created) > within:
+		case p.late(w.At, within):
 			late = append(late, p.describe(w.At))
 		default:
 			young = append(young, p.describe(w.At))
@@ -94,6 +94,11 @@ func (w Workload) readiness(within time.Duration) Finding {
 		return f.say(Unknown, fmt.Sprintf("%d of %d pods are there", ready, w.Planned))
 	}
 	return f.say(Pass, fmt.Sprintf("all %d pods of the update are ready", ready))
+}
+
+// late is true for a pod that is not ready and should be, or will not be.
+func (p Pod) late(now time.Time, within time.Duration) bool {
+	return !p.Ready && (p.Failed || slices.Contains(broken, p.Waiting) && p.Restarts > 0 || now.Sub(p.Created) > within)
 }
 
 // asBadWithout is true when the stable revision's pods fail at half the rate or more: the cause is then not the change.

@@ -1,0 +1,203 @@
+package analysis
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/seakeep/seakeep/rollout/verdict"
+)
+
+// keptReading is a reading as it is kept for the next process, one line of a file: what a baseline and a course over hours need.
+type keptReading struct {
+	Cluster string    `json:"cluster"`
+	At      time.Time `json:"at"`
+	// ExposedAt is when the change came to the cluster, if it had by then.
+	ExposedAt time.Time `json:"exposedAt,omitzero"`
+	// ControlPlane are the levels by check, without controlPlane. before it, in seconds, bytes and ratios.
+	ControlPlane map[string]float64 `json:"controlPlane,omitempty"`
+	// Asked are the questions to DNS and the API, by check.
+	Asked map[string]keptAsked `json:"asked,omitempty"`
+	// Pods are what the look saw of the workload.
+	Pods *verdict.Pods `json:"pods,omitempty"`
+}
+
+// keptAsked is what came of one question to all who were asked.
+type keptAsked struct {
+	Asked    int `json:"asked"`
+	Answered int `json:"answered"`
+	// P90 is the 90th percentile of the slowest one's answers, in seconds; 0 when nobody answered.
+	P90 float64 `json:"p90,omitempty"`
+}
+
+// Bounds on one line.
+const (
+	maxKeptLine  = 16 << 10
+	maxKeptNames = 64
+)
+
+// controlPlane begins the checks that have levels.
+const controlPlane = "controlPlane."
+
+var keptName = regexp.MustCompile(`^[A-Za-z0-9.]{1,64}$`)
+
+// datable is true for what can be written in any time zone, and is no zero by mistake.
+func datable(t time.Time) bool { return t.Year() > 1970 && t.Year() < 9000 }
+
+// validate refuses what no reading can be.
+func (k keptReading) validate() error {
+	switch {
+	case k.Cluster == "" || len(k.Cluster) > 253:
+		return errors.New("cluster must be a cluster's name")
+	case !datable(k.At):
+		return errors.New("at must be a time")
+	case !k.ExposedAt.IsZero() && !datable(k.ExposedAt):
+		return errors.New("exposedAt must be a time")
+	case k.At.Before(k.ExposedAt):
+		return errors.New("exposedAt must not be after at: a reading from before the change has none")
+	case len(k.ControlPlane) > maxKeptNames, len(k.Asked) > maxKeptNames:
+		return fmt.Errorf("controlPlane and asked must have at most %d names each", maxKeptNames)
+	}
+	for name := range k.ControlPlane {
+		if !keptName.MatchString(name) {
+			return fmt.Errorf("controlPlane: %.100q must be the rest of a check's name", name)
+		}
+	}
+	for name, a := range k.Asked {
+		if !keptName.MatchString(name) || name != checkDNS && !strings.HasPrefix(name, checkProbes) {
+			return fmt.Errorf("asked: %.100q must be a check's name, %s or %sNAME", name, checkDNS, checkProbes)
+		}
+		if a.Asked < 0 || a.Answered < 0 || a.Answered > a.Asked || a.P90 < 0 || a.P90 > math.MaxInt64/float64(time.Second)/2 {
+			return fmt.Errorf("asked %.100q: answered must be 0 to asked, and p90 a time, got %+v", name, a)
+		}
+	}
+	if k.Pods == nil {
+		return nil
+	}
+	for _, n := range []verdict.PodCount{k.Pods.Update, k.Pods.Stable} {
+		if n.Pods < 0 || n.Late < 0 || n.Late > n.Pods || n.Restarts < 0 || n.PodHours < 0 {
+			return fmt.Errorf("pods: late must be 0 to pods, and nothing less than 0, got %+v", n)
+		}
+	}
+	return nil
+}
+
+// keep is the reading as it is kept. Figures have six digits: none is measured better.
+func (r reading) keep(cluster string, exposedAt time.Time) keptReading {
+	k := keptReading{Cluster: cluster, At: r.at.UTC().Round(0), ControlPlane: map[string]float64{}, Asked: map[string]keptAsked{}}
+	if r.pods != nil {
+		pods := *r.pods
+		pods.Update.PodHours, pods.Stable.PodHours = sixDigits(pods.Update.PodHours), sixDigits(pods.Stable.PodHours)
+		k.Pods = &pods
+	}
+	if !exposedAt.IsZero() && !r.at.Before(exposedAt) {
+		k.ExposedAt = exposedAt.UTC().Round(0)
+	}
+	for check, v := range r.levels {
+		if name, ok := strings.CutPrefix(check, controlPlane); ok && keptName.MatchString(name) && !math.IsNaN(v) && !math.IsInf(v, 0) {
+			k.ControlPlane[name] = sixDigits(v)
+		}
+	}
+	for key := range r.asked {
+		check, _, _ := strings.Cut(key, "/")
+		if strings.HasPrefix(check, controlPlane) {
+			continue // that it is ready is asked now or not known
+		}
+		asked, answered := r.counted(check)
+		slow, _ := r.level(check + latencyOf)
+		k.Asked[check] = keptAsked{Asked: asked, Answered: answered, P90: sixDigits(slow)}
+	}
+	return k
+}
+
+func sixDigits(v float64) float64 {
+	short, _ := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 6, 64), 64) // of what was just formatted
+	return short
+}
+
+// reading is what a later process has of it.
+func (k keptReading) reading() reading {
+	r := reading{at: k.At, done: k.At, levels: map[string]float64{}, asked: map[string]verdict.Asked{}, pods: k.Pods, kept: true}
+	for name, v := range k.ControlPlane {
+		r.levels[controlPlane+name] = v
+	}
+	for check, a := range k.Asked {
+		asked := verdict.Asked{Check: check, Asked: a.Asked, Answered: a.Answered, At: k.At}
+		if a.Answered > 0 {
+			asked.Took = []time.Duration{time.Duration(a.P90 * float64(time.Second))}
+		}
+		r.asked[check] = asked
+	}
+	return r
+}
+
+// readKept reads lines as they were written, one reading each. A last line without its end, of a process that was killed, is passed
+// over; any other that is wrong is an error with its number. whole is how many bytes the others are.
+func readKept(r io.Reader) (all []keptReading, whole int64, err error) {
+	lines := bufio.NewReaderSize(r, maxKeptLine)
+	for number := 1; ; number++ {
+		line, err := lines.ReadSlice('\n')
+		if errors.Is(err, io.EOF) {
+			return all, whole, nil
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			// The torn one may be of any length: only the end of the file shows which it is.
+			if torn, err := endless(lines); torn || err != nil {
+				return all, whole, err
+			}
+			err = fmt.Errorf("it is longer than %d bytes", maxKeptLine)
+		}
+		var k keptReading
+		if err == nil {
+			k, err = parseKept(line)
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("line %d: %w", number, err)
+		}
+		all = append(all, k)
+		whole += int64(len(line))
+	}
+}
+
+// endless is true when the line that is being read has no end.
+func endless(lines *bufio.Reader) (bool, error) {
+	for {
+		_, err := lines.ReadSlice('\n')
+		switch {
+		case errors.Is(err, io.EOF):
+			return true, nil
+		case err == nil:
+			return false, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return false, err
+		}
+	}
+}
+
+func parseKept(line []byte) (keptReading, error) {
+	var k keptReading
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&k); errors.Is(err, io.EOF) {
+		return k, errors.New("it is empty")
+	} else if err != nil {
+		return k, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return k, errors.New("something follows the reading")
+	}
+	return k, k.validate()
+}
+
+func (k keptReading) line() ([]byte, error) {
+	line, err := json.Marshal(k)
+	return append(line, '\n'), err
+}
