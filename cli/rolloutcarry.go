@@ -148,7 +148,7 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 	joined.bind(e)
 	if forth {
 		if err := e.Preflight(ctx); err != nil {
-			return state.Run, usageError(fmt.Errorf("pre-flight: %w", err), "every rung is proved before the first node moves; onFailure.rungs says which there are, and which are optional")
+			return state.Run, usageError(fmt.Errorf("pre-flight: %w", err), "the way back is proved before the first node moves: onFailure.rungs says which rungs there are, and which are optional; breakGlass of a cluster in the Fleet may do all that the way back needs")
 		}
 	}
 	wait, err := told.ready(ctx, e.View, state.Run.Rollout)

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -151,24 +154,24 @@ func (r *glassRig) onceEach(cluster string, want int) {
 // The way back goes on by the break-glass way when the ordinary one is cut, and nothing else goes by it.
 func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 	r := newGlassRig(t, 3, 9)
-	for _, name := range []string{"cut", "stuck"} {
+	for _, name := range []string{"killed", "stuck"} {
 		for cluster, client := range r.clients {
 			rollouttest.DaemonSet(t, client, "telemetry", name, r.sizes[cluster])
 		}
 	}
-	file := r.rollout("cut", agent2, "")
+	file := r.rollout("killed", agent2, "")
 
 	// What may not do what the way back needs is found before anything moves.
 	r.fleet(lab.User("nobody"))
 	out := r.run(ExitUsage, "run", "-f", file)
-	for _, want := range []string{"cluster large: breakGlass may not", "delete pods in telemetry", "update daemonsets.apps cut in telemetry", "update leases.coordination.k8s.io in kube-system"} {
+	for _, want := range []string{"cluster large: breakGlass may not", "delete pods in telemetry", "update daemonsets.apps killed in telemetry", "update leases.coordination.k8s.io in kube-system"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("printed:\n%s\nwant %q", out, want)
 		}
 	}
 	r.fleet(lab.BreakGlass)
 	r.run(ExitOK, "run", "-f", file)
-	r.want("cut", map[string]int{agent2: 3}, map[string]int{agent2: 9})
+	r.want("killed", map[string]int{agent2: 3}, map[string]int{agent2: 9})
 	for cluster := range r.labs {
 		if deletes, writes, leases := r.by(cluster, lab.BreakGlass.String()); deletes+writes+leases > 0 {
 			t.Errorf("%s: on the way forth %d deletes, %d writes and %d leases went by break-glass", cluster, deletes, writes, leases)
@@ -176,29 +179,32 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 	}
 
 	// It is cut in the middle of the way back, the process is killed while it goes by break-glass, and the next one finds it cut.
-	id := r.status("cut").ID
-	r.run(ExitOK, "rollback", "cut")
+	id := r.status("killed").ID
+	r.run(ExitOK, "rollback", "killed")
 	child, ended := r.spawnRollout("--continue", id)
 	testkit.Within(t, "the large cluster is on its way back", time.Minute, func() bool {
-		l := legOf(r.status("cut"), "large")
-		return r.status("cut").Phase == journal.RollingBack && l.ExposedNodes < 9
+		l := legOf(r.status("killed"), "large")
+		return r.status("killed").Phase == journal.RollingBack && l.ExposedNodes < 9
 	})
 	r.links["large"].Refuse()
-	testkit.Within(t, "the large cluster goes by break-glass", 30*time.Second, func() bool { return legOf(r.status("cut"), "large").BreakGlass != "" })
-	if why := legOf(r.status("cut"), "large").BreakGlass; !strings.Contains(why, "the ordinary way has failed for ") {
+	testkit.Within(t, "the large cluster goes by break-glass", 30*time.Second, func() bool { return legOf(r.status("killed"), "large").BreakGlass != "" })
+	if why := legOf(r.status("killed"), "large").BreakGlass; !strings.Contains(why, "the ordinary way has failed for ") {
 		t.Errorf("the status says %q", why)
 	}
-	if v := r.status("cut"); v.Phase != journal.RollingBack {
+	if v := r.status("killed"); v.Phase != journal.RollingBack {
 		t.Fatalf("the run is over before it could be killed: %s", v.Phase)
 	}
 	_ = child.Process.Kill()
 	<-ended
 	r.links["small"].Refuse()
-	out = r.run(ExitFindings, "run", "--continue", id)
-	if !strings.Contains(out, "large  BreakGlass: the way back goes on by the break-glass way: the ordinary way has failed for ") || !strings.Contains(out, "large  reached by break-glass: ") {
-		t.Errorf("printed:\n%s", out)
+	killed := 1 + r.killOver(rand.New(rand.NewPCG(20241211, 7)), ExitFindings, "--continue", id)
+	t.Logf("killed %d times on the way back", killed)
+	v := r.status("killed")
+	told := slices.IndexFunc(v.Events, func(e journal.Event) bool { return e.Cluster == "large" && e.Reason == "BreakGlass" })
+	if v.Phase != journal.RolledBack || told < 0 || !strings.Contains(v.Events[told].Message, "goes on by the break-glass way: the ordinary way has failed for ") {
+		t.Errorf("it ended as %s, with %+v", v.Phase, v.Events)
 	}
-	r.want("cut", map[string]int{agent1: 3}, map[string]int{agent1: 9})
+	r.want("killed", map[string]int{agent1: 3}, map[string]int{agent1: 9})
 	for cluster, nodes := range r.sizes {
 		r.onceEach(cluster, 2*nodes)
 	}
@@ -216,7 +222,7 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 	cutAt := time.Time{}
 	out, code := r.upon(" Failed: ", func() { r.links["small"].Silence(); cutAt = time.Now() }, "run", "-f", stuck)
 	t.Logf("back %v after the cut:\n%s", time.Since(cutAt).Round(100*time.Millisecond), out)
-	if code != ExitFindings || !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "small  BreakGlass: ") {
+	if code != ExitFindings || !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "small  BreakGlass: ") || !strings.Contains(out, "small  reached by break-glass: the ordinary way ") {
 		t.Errorf("printed:\n%s", out)
 	}
 	r.want("stuck", map[string]int{agent1: 3}, map[string]int{agent1: 9})
@@ -232,8 +238,9 @@ func (r *glassRig) stuck() string {
 	return r.write("stuck.yaml", strings.Replace(string(data), `image: "`+agent2+`"`, `image: "`+agent2+`", resources: {requests: {cpu: "9000"}}`, 1))
 }
 
-// What is refused is an answer: whoever may no longer do something does not do it by break-glass.
-func TestRolloutKeepsToTheOrdinaryWay(t *testing.T) {
+// What is forbidden is an answer: whoever may no longer do something does not do it by break-glass. Where nothing is answered because
+// the API server has no seat left for the ordinary way, it is.
+func TestRolloutTellsAnswersFromFailures(t *testing.T) {
 	r := newGlassRig(t, 2, 3)
 	for cluster, client := range r.clients {
 		rollouttest.DaemonSet(t, client, "telemetry", "refused", r.sizes[cluster])
@@ -265,5 +272,51 @@ func TestRolloutKeepsToTheOrdinaryWay(t *testing.T) {
 	r.want("refused", map[string]int{agent1: 2}, map[string]int{agent1: 3})
 	if deletes, writes, leases := r.by("large", lab.BreakGlass.String()); deletes+writes+leases > 0 {
 		t.Errorf("%d deletes, %d writes and %d leases went by break-glass", deletes, writes, leases)
+	}
+
+	r.run(ExitOK, "run", "-f", r.rollout("refused", agent2, "")) // a new run, because the one before is over
+	id = r.status("refused").ID
+	r.run(ExitOK, "rollback", "refused")
+	jailed := time.Time{}
+	out, code := r.upon("RollingBack: ", func() { r.jail("large"); jailed = time.Now() }, "run", "--continue", id)
+	t.Logf("back %v after there were no seats:\n%s", time.Since(jailed).Round(100*time.Millisecond), out)
+	if code != ExitFindings || !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "large  BreakGlass: ") || strings.Contains(out, "small  BreakGlass: ") {
+		t.Errorf("printed:\n%s", out)
+	}
+	r.want("refused", map[string]int{agent1: 2}, map[string]int{agent1: 3})
+	r.onceEach("large", 4*3)
+}
+
+// jail leaves the ordinary way no seat.
+func (r *glassRig) jail(cluster string) {
+	zero := int32(0)
+	level := &flowcontrolv1.PriorityLevelConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: roller.String()},
+		Spec: flowcontrolv1.PriorityLevelConfigurationSpec{
+			Type: flowcontrolv1.PriorityLevelEnablementLimited,
+			Limited: &flowcontrolv1.LimitedPriorityLevelConfiguration{
+				NominalConcurrencyShares: &zero, BorrowingLimitPercent: &zero,
+				LimitResponse: flowcontrolv1.LimitResponse{Type: flowcontrolv1.LimitResponseTypeQueue, Queuing: &flowcontrolv1.QueuingConfiguration{Queues: 1, HandSize: 1, QueueLengthLimit: 1}},
+			},
+		},
+	}
+	schema := &flowcontrolv1.FlowSchema{
+		ObjectMeta: metav1.ObjectMeta{Name: roller.String()},
+		Spec: flowcontrolv1.FlowSchemaSpec{
+			PriorityLevelConfiguration: flowcontrolv1.PriorityLevelConfigurationReference{Name: level.Name}, MatchingPrecedence: 2,
+			Rules: []flowcontrolv1.PolicyRulesWithSubjects{{
+				Subjects: []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindUser, User: &flowcontrolv1.UserSubject{Name: roller.String()}}},
+				ResourceRules: []flowcontrolv1.ResourcePolicyRule{{
+					Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}, Namespaces: []string{"*"}, ClusterScope: true,
+				}},
+			}},
+		},
+	}
+	flows := r.clients[cluster].FlowcontrolV1()
+	if _, err := flows.PriorityLevelConfigurations().Create(r.t.Context(), level, metav1.CreateOptions{}); err != nil {
+		r.t.Error(err)
+	}
+	if _, err := flows.FlowSchemas().Create(r.t.Context(), schema, metav1.CreateOptions{}); err != nil {
+		r.t.Error(err)
 	}
 }

@@ -50,8 +50,8 @@ type rolloutJoined struct {
 	analyst  *analysis.Analyst
 	growth   *rolloutGrowth
 	opened   []*kubernetes.Clientset
-	// forth is true for a run that goes forth, and has been asked for what that needs. A run that is paused or goes back may begin
-	// while a cluster does not answer by the ordinary way.
+	// forth is true for a run that goes forth: what that needs of the clusters is asked before. One that is paused or goes back
+	// has been through that, and must not wait for a cluster whose ordinary way is cut.
 	forth bool
 
 	mu sync.Mutex
@@ -174,18 +174,10 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 	if err != nil {
 		return engine.Cluster{}, none, err
 	}
-	caches, unread, err := analysis.Caches(ctx, client, r.Bake.Discover)
-	if err != nil && j.forth {
-		return engine.Cluster{}, none, err
-	}
-	if err != nil {
-		unread = append(unread, err.Error())
-	}
-	for _, part := range unread {
-		env.Log().Warn("A part of the DNS configuration cannot be read; declare its caches in bake.cacheTTLs", "cluster", c.Name, "part", part)
-	}
-	if _, short := bake.Of(r.Bake, caches, field.NewPath("bake")); short != nil && j.forth {
-		return engine.Cluster{}, none, short
+	if j.forth {
+		if err := bakeOutlasts(ctx, env, r.Bake, c.Name, client); err != nil {
+			return engine.Cluster{}, none, err
+		}
 	}
 	servers, err := analysis.ServersOf(c.Config, c.Servers...)
 	if err != nil {
@@ -230,6 +222,21 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 	return made, measured, nil
 }
 
+// bakeOutlasts refuses a bake that is shorter than what a cache of the cluster could hide.
+func bakeOutlasts(ctx context.Context, env *Env, spec v1alpha1.RolloutBake, cluster string, client kubernetes.Interface) error {
+	caches, unread, err := analysis.Caches(ctx, client, spec.Discover)
+	if err != nil {
+		return err
+	}
+	for _, part := range unread {
+		env.Log().Warn("A part of the DNS configuration cannot be read; declare its caches in bake.cacheTTLs", "cluster", cluster, "part", part)
+	}
+	if _, short := bake.Of(spec, caches, field.NewPath("bake")); short != nil {
+		return short
+	}
+	return nil
+}
+
 // steps is how a cluster is stepped. What it is measured by keeps to the ordinary way, and has a client of its own.
 func (j *rolloutJoined) steps(env *Env, o *rolloutCarry, r *v1alpha1.Rollout, run, holder string, c fleet.Cluster) (made engine.Cluster, err error) {
 	over, err := rest.HTTPClientFor(c.Config)
@@ -244,7 +251,7 @@ func (j *rolloutJoined) steps(env *Env, o *rolloutCarry, r *v1alpha1.Rollout, ru
 		if made.Glass.Switch, err = way.New(c.Config, c.BreakGlass, o.patience()); err != nil {
 			return made, err
 		}
-		over.Transport = made.Glass.Switch
+		over = &http.Client{Transport: made.Glass.Switch, Timeout: c.Config.Timeout}
 	}
 	client, err := kubernetes.NewForConfigAndClient(c.Config, over)
 	if err != nil {
