@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/seakeep/seakeep/apf"
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/lab/link"
@@ -289,34 +290,8 @@ func TestRolloutTellsAnswersFromFailures(t *testing.T) {
 
 // jail leaves the ordinary way no seat.
 func (r *glassRig) jail(cluster string) {
-	zero := int32(0)
-	level := &flowcontrolv1.PriorityLevelConfiguration{
-		ObjectMeta: metav1.ObjectMeta{Name: roller.String()},
-		Spec: flowcontrolv1.PriorityLevelConfigurationSpec{
-			Type: flowcontrolv1.PriorityLevelEnablementLimited,
-			Limited: &flowcontrolv1.LimitedPriorityLevelConfiguration{
-				NominalConcurrencyShares: &zero, BorrowingLimitPercent: &zero,
-				LimitResponse: flowcontrolv1.LimitResponse{Type: flowcontrolv1.LimitResponseTypeQueue, Queuing: &flowcontrolv1.QueuingConfiguration{Queues: 1, HandSize: 1, QueueLengthLimit: 1}},
-			},
-		},
-	}
-	schema := &flowcontrolv1.FlowSchema{
-		ObjectMeta: metav1.ObjectMeta{Name: roller.String()},
-		Spec: flowcontrolv1.FlowSchemaSpec{
-			PriorityLevelConfiguration: flowcontrolv1.PriorityLevelConfigurationReference{Name: level.Name}, MatchingPrecedence: 2,
-			Rules: []flowcontrolv1.PolicyRulesWithSubjects{{
-				Subjects: []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindUser, User: &flowcontrolv1.UserSubject{Name: roller.String()}}},
-				ResourceRules: []flowcontrolv1.ResourcePolicyRule{{
-					Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}, Namespaces: []string{"*"}, ClusterScope: true,
-				}},
-			}},
-		},
-	}
-	flows := r.clients[cluster].FlowcontrolV1()
-	if _, err := flows.PriorityLevelConfigurations().Create(r.t.Context(), level, metav1.CreateOptions{}); err != nil {
-		r.t.Error(err)
-	}
-	if _, err := flows.FlowSchemas().Create(r.t.Context(), schema, metav1.CreateOptions{}); err != nil {
+	writer := apf.NewWriter(apf.Options{Client: r.clients[cluster], Holder: "a-test", Log: slog.New(slog.DiscardHandler)})
+	if _, err := writer.Jail(r.t.Context(), apf.Jail{User: roller.String(), For: time.Hour, Reason: "a test"}, false); err != nil {
 		r.t.Error(err)
 	}
 }
