@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/fleet"
@@ -37,6 +38,10 @@ func (o *rolloutCarry) flags(cmd *cobra.Command) {
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
 	}
 }
+
+// patience is how long the ordinary way may fail on the way back before the break-glass way is taken: less than the lease is kept
+// for without being renewed.
+func (o *rolloutCarry) patience() time.Duration { return o.lease / 4 }
 
 func (o *rolloutCarry) check() error {
 	if err := checkLengths(
@@ -78,7 +83,11 @@ func (o *rolloutCarry) load(ctx context.Context, members *v1alpha1.Fleet) (map[s
 func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters map[string]fleet.Cluster) (*plan.Plan, map[string][]string, error) {
 	fleetOf := map[string]engine.Member{}
 	for name, c := range clusters {
-		t, err := rolloutTarget(r, run, c)
+		over, err := rest.HTTPClientFor(c.Config)
+		if err != nil {
+			return nil, nil, fmt.Errorf("preparing to call cluster %s: %w", name, err)
+		}
+		t, err := rolloutTarget(r, run, c, over)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -98,7 +107,7 @@ func (o *rolloutCarry) begin(ctx context.Context, env *Env, j *journal.Journal, 
 	if err != nil {
 		return "", err
 	}
-	probe, err := joinRollout(ctx, env, o, r, p, clusters)
+	probe, err := joinRollout(ctx, env, o, r, p, true, clusters)
 	if err != nil {
 		return "", err
 	}
@@ -120,7 +129,8 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 	if err != nil {
 		return journal.Run{}, err
 	}
-	joined, err := joinRollout(ctx, env, o, state.Run.Rollout, state.Plan, clusters)
+	forth := state.Run.Phase == journal.Running
+	joined, err := joinRollout(ctx, env, o, state.Run.Rollout, state.Plan, forth, clusters)
 	if err != nil {
 		return state.Run, err
 	}
@@ -136,9 +146,9 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 		return state.Run, err
 	}
 	joined.bind(e)
-	if state.Run.Phase == journal.Running {
+	if forth {
 		if err := e.Preflight(ctx); err != nil {
-			return state.Run, usageError(fmt.Errorf("pre-flight: %w", err), "every rung is proved before the first node moves; onFailure.rungs says which there are, and which are optional")
+			return state.Run, usageError(fmt.Errorf("pre-flight: %w", err), "the way back is proved before the first node moves: onFailure.rungs says which rungs there are, and which are optional; breakGlass of a cluster in the Fleet may do all that the way back needs")
 		}
 	}
 	wait, err := told.ready(ctx, e.View, state.Run.Rollout)

@@ -6,12 +6,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 
 	"github.com/google/uuid"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -39,6 +41,7 @@ import (
 	"github.com/seakeep/seakeep/rollout/target/deployment"
 	"github.com/seakeep/seakeep/rollout/target/kruise"
 	"github.com/seakeep/seakeep/rollout/target/manifests"
+	"github.com/seakeep/seakeep/rollout/way"
 )
 
 // rolloutJoined is what a run needs of the other parts, joined for one plan.
@@ -47,6 +50,9 @@ type rolloutJoined struct {
 	analyst  *analysis.Analyst
 	growth   *rolloutGrowth
 	opened   []*kubernetes.Clientset
+	// forth is true for a run that goes forth: what that needs of the clusters is asked before. One that is paused or goes back
+	// has been through that, and must not wait for a cluster whose ordinary way is cut.
+	forth bool
 
 	mu sync.Mutex
 	e  *engine.Engine
@@ -90,9 +96,9 @@ func (j *rolloutJoined) close(ctx context.Context, env *Env) {
 }
 
 // joinRollout makes targets, fences, rungs and the analyst for the clusters of a plan, and checks what needs the clusters: that
-// conditions and queries can be compiled, and that the bake outlasts every cache that is found.
-func joinRollout(ctx context.Context, env *Env, o *rolloutCarry, r *v1alpha1.Rollout, p *plan.Plan, known map[string]fleet.Cluster) (*rolloutJoined, error) {
-	joined := &rolloutJoined{clusters: map[string]engine.Cluster{}}
+// conditions and queries can be compiled, and for one that goes forth that the bake outlasts every cache that is found.
+func joinRollout(ctx context.Context, env *Env, o *rolloutCarry, r *v1alpha1.Rollout, p *plan.Plan, forth bool, known map[string]fleet.Cluster) (*rolloutJoined, error) {
+	joined := &rolloutJoined{clusters: map[string]engine.Cluster{}, forth: forth}
 	metrics, invalid := analysis.Check(r.Analysis, r.Interval.Duration, field.NewPath("analysis"), func(name string) ([]byte, error) {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(o.base, name)
@@ -168,19 +174,10 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 	if err != nil {
 		return engine.Cluster{}, none, err
 	}
-	t, err := rolloutTarget(r, run, c)
-	if err != nil {
-		return engine.Cluster{}, none, err
-	}
-	caches, unread, err := analysis.Caches(ctx, client, r.Bake.Discover)
-	if err != nil {
-		return engine.Cluster{}, none, err
-	}
-	for _, part := range unread {
-		env.Log().Warn("A part of the DNS configuration cannot be read; declare its caches in bake.cacheTTLs", "cluster", c.Name, "part", part)
-	}
-	if _, short := bake.Of(r.Bake, caches, field.NewPath("bake")); short != nil {
-		return engine.Cluster{}, none, short
+	if j.forth {
+		if err := bakeOutlasts(ctx, env, r.Bake, c.Name, client); err != nil {
+			return engine.Cluster{}, none, err
+		}
 	}
 	servers, err := analysis.ServersOf(c.Config, c.Servers...)
 	if err != nil {
@@ -194,29 +191,16 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 		j.growth.add(c.Name, client, metered, accountOf(r, run, c, client, objects))
 		// The same schema by which the scale gate measures tells the analysis what is the change's own.
 		account, err := j.growth.account(ctx, j.growth.clusters[c.Name])
-		if err != nil {
+		if err != nil && j.forth {
 			return engine.Cluster{}, none, fmt.Errorf("looking up whom the change runs as: %w", err)
 		}
 		if account != "" {
 			measured.FlowSchema = observe.Schema{ServiceAccount: account}.Name()
 		}
 	}
-	made := engine.Cluster{
-		Target: t,
-		Fence: &fence.Fence{
-			Client: client, Namespace: apf.LeaseNamespace, Name: rolloutLease(r), FieldManager: target.FieldManager, Holder: holder, Length: o.lease, Log: env.Log(),
-		},
-		Rungs: apiRungs(env, o, holder, client),
-	}
-	if c.BreakGlass != nil {
-		glass, err := kubernetes.NewForConfig(c.BreakGlass)
-		if err != nil {
-			return engine.Cluster{}, none, fmt.Errorf("breakGlass: %w", err)
-		}
-		j.opened = append(j.opened, glass)
-		for i, rung := range apiRungs(env, o, holder, glass) {
-			made.Rungs[i] = jail.Ways{Ordinary: made.Rungs[i], BreakGlass: rung, Patience: o.timeout}
-		}
+	made, err := j.steps(env, o, r, run, holder, c)
+	if err != nil {
+		return engine.Cluster{}, none, err
 	}
 	if gates, err := gatesOf(c); err != nil {
 		return engine.Cluster{}, none, err
@@ -236,6 +220,64 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 		measured.Workload = pods(&deployment.Target{Cluster: c.Name, Client: client, Change: *r.Change.Deployment, Run: run})
 	}
 	return made, measured, nil
+}
+
+// bakeOutlasts refuses a bake that is shorter than what a cache of the cluster could hide.
+func bakeOutlasts(ctx context.Context, env *Env, spec v1alpha1.RolloutBake, cluster string, client kubernetes.Interface) error {
+	caches, unread, err := analysis.Caches(ctx, client, spec.Discover)
+	if err != nil {
+		return err
+	}
+	for _, part := range unread {
+		env.Log().Warn("A part of the DNS configuration cannot be read; declare its caches in bake.cacheTTLs", "cluster", cluster, "part", part)
+	}
+	if _, short := bake.Of(spec, caches, field.NewPath("bake")); short != nil {
+		return short
+	}
+	return nil
+}
+
+// steps is how a cluster is stepped. What it is measured by keeps to the ordinary way, and has a client of its own.
+func (j *rolloutJoined) steps(env *Env, o *rolloutCarry, r *v1alpha1.Rollout, run, holder string, c fleet.Cluster) (made engine.Cluster, err error) {
+	over, err := rest.HTTPClientFor(c.Config)
+	if err != nil {
+		return made, err
+	}
+	if c.BreakGlass != nil {
+		made.Glass = &engine.Glass{Prove: func(ctx context.Context, rights []authorizationv1.ResourceAttributes) error {
+			leases := authorizationv1.ResourceAttributes{Group: "coordination.k8s.io", Resource: "leases", Namespace: apf.LeaseNamespace}
+			return way.Prove(ctx, c.BreakGlass, append(rights, target.Verbs(leases, "get", "create", "update")...))
+		}}
+		if made.Glass.Switch, err = way.New(c.Config, c.BreakGlass, o.patience()); err != nil {
+			return made, err
+		}
+		over = &http.Client{Transport: made.Glass.Switch, Timeout: c.Config.Timeout}
+	}
+	client, err := kubernetes.NewForConfigAndClient(c.Config, over)
+	if err != nil {
+		return made, err
+	}
+	j.opened = append(j.opened, client)
+	made.Fence = &fence.Fence{
+		Client: client, Namespace: apf.LeaseNamespace, Name: rolloutLease(r), FieldManager: target.FieldManager, Holder: holder, Length: o.lease, Log: env.Log(),
+	}
+	if made.Target, err = rolloutTarget(r, run, c, over); err != nil {
+		return made, err
+	}
+	made.Rungs = apiRungs(env, o, holder, client)
+	if c.BreakGlass == nil {
+		return made, nil
+	}
+	// A rung that fails is passed over for the next, so that it cannot wait until the lane goes by the other way.
+	glass, err := kubernetes.NewForConfig(c.BreakGlass)
+	if err != nil {
+		return made, fmt.Errorf("breakGlass: %w", err)
+	}
+	j.opened = append(j.opened, glass)
+	for i, rung := range apiRungs(env, o, holder, glass) {
+		made.Rungs[i] = jail.Ways{Ordinary: made.Rungs[i], BreakGlass: rung, Patience: o.timeout}
+	}
+	return made, nil
 }
 
 // apiRungs are the rungs that are written to a cluster's API server, by one way to it.
@@ -263,13 +305,13 @@ func gatesOf(c fleet.Cluster) (gateRules, error) {
 	return gates, nil
 }
 
-// rolloutTarget is what changes on a cluster.
-func rolloutTarget(r *v1alpha1.Rollout, run string, c fleet.Cluster) (engine.Target, error) {
-	client, err := kubernetes.NewForConfig(c.Config)
+// rolloutTarget is what changes on a cluster, written over an HTTP client.
+func rolloutTarget(r *v1alpha1.Rollout, run string, c fleet.Cluster, over *http.Client) (engine.Target, error) {
+	client, err := kubernetes.NewForConfigAndClient(c.Config, over)
 	if err != nil {
 		return nil, fmt.Errorf("preparing to call cluster %s: %w", c.Name, err)
 	}
-	objects, err := dynamic.NewForConfig(c.Config)
+	objects, err := dynamic.NewForConfigAndClient(c.Config, over)
 	if err != nil {
 		return nil, fmt.Errorf("preparing to call cluster %s: %w", c.Name, err)
 	}

@@ -64,33 +64,48 @@ func (r *rolloutRig) killOver(random *rand.Rand, want int, args ...string) (kill
 	return 0
 }
 
-// deletes are how often each pod was deleted by a client, by the audit log of a lab; names are never used twice.
-func (r *rolloutRig) deletes(cluster, client string) map[string]int {
+// rolloutAudit is a request in the audit log of a lab, after it was answered.
+type rolloutAudit struct {
+	Stage, Verb, UserAgent string
+	User                   struct{ Username string }
+	ObjectRef              struct{ Resource, Namespace, Name, Subresource string }
+	ResponseStatus         struct{ Code int }
+}
+
+// audit reads the requests of a client.
+func (r *rolloutRig) audit(cluster, client string) []rolloutAudit {
 	r.t.Helper()
 	f, err := os.Open(r.labs[cluster].AuditLog(0))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer f.Close()
-	deleted := map[string]int{}
+	var all []rolloutAudit
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 4<<20)
 	for lines.Scan() {
-		var e struct {
-			Stage, Verb, UserAgent string
-			ObjectRef              struct{ Resource, Namespace, Name, Subresource string }
-			ResponseStatus         struct{ Code int }
-		}
+		var e rolloutAudit
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			r.t.Fatal(err)
+			continue // the last line is being written
 		}
-		if e.Stage == "ResponseComplete" && e.Verb == "delete" && e.ObjectRef.Resource == "pods" && e.ObjectRef.Subresource == "" &&
-			strings.HasPrefix(e.UserAgent, client) && e.ResponseStatus.Code < 300 {
-			deleted[e.ObjectRef.Namespace+"/"+e.ObjectRef.Name]++
+		if e.Stage == "ResponseComplete" && strings.HasPrefix(e.UserAgent, client) {
+			all = append(all, e)
 		}
 	}
 	if err := lines.Err(); err != nil {
 		r.t.Fatal(err)
+	}
+	return all
+}
+
+// deletes are how often each pod was deleted by a client; names are never used twice.
+func (r *rolloutRig) deletes(cluster, client string) map[string]int {
+	r.t.Helper()
+	deleted := map[string]int{}
+	for _, e := range r.audit(cluster, client) {
+		if e.Verb == "delete" && e.ObjectRef.Resource == "pods" && e.ObjectRef.Subresource == "" && e.ResponseStatus.Code < 300 {
+			deleted[e.ObjectRef.Namespace+"/"+e.ObjectRef.Name]++
+		}
 	}
 	return deleted
 }

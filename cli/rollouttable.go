@@ -82,6 +82,9 @@ func writeRolloutFindings(w io.Writer, v *engine.View) {
 			if l.Skipped != "" {
 				fmt.Fprintf(w, "%s  skipped: %s\n", clipped(l.Cluster), l.Skipped)
 			}
+			if l.BreakGlass != "" {
+				fmt.Fprintf(w, "%s  reached by break-glass: %s\n", clipped(l.Cluster), l.BreakGlass)
+			}
 			if len(l.Rungs) > 0 {
 				fmt.Fprintf(w, "%s  held down by %s\n", clipped(l.Cluster), strings.Join(l.Rungs, ", "))
 			}

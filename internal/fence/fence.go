@@ -16,7 +16,8 @@ import (
 )
 
 // Fence is a Lease that one process at a time holds. It is taken over when its holder has not renewed it for its whole length,
-// by the clock of who waits: clocks of different machines are never compared.
+// by the clock of who waits: clocks of different machines are never compared. A Fence that has lost its lease to nobody has it back
+// at once. It is for one goroutine at a time; two Fences of one holder fence each other out.
 type Fence struct {
 	Client kubernetes.Interface
 	// Namespace and Name are the Lease's.
@@ -28,6 +29,9 @@ type Fence struct {
 	// Length is how long the lease outlives a holder that died.
 	Length time.Duration
 	Log    *slog.Logger
+
+	// had is true once it was held: a lease that still names this holder then is our own, which could not be renewed.
+	had bool
 }
 
 // ErrLost is the cause that a held fence's context ends with when the lease could not be renewed in time.
@@ -99,7 +103,7 @@ func (f *Fence) try(ctx context.Context, over bool, seen string) (_ *coordinatio
 	if err != nil {
 		return nil, false, err
 	}
-	if holderOf(lease) != "" && !(over && signOf(lease) == seen) {
+	if holder := holderOf(lease); holder != "" && !(f.had && holder == f.Holder) && !(over && signOf(lease) == seen) {
 		return lease, false, nil
 	}
 	f.sign(lease)
@@ -121,6 +125,7 @@ func (f *Fence) sign(l *coordinationv1.Lease) {
 
 // hold renews the lease until it is released. started is when the request that took it was sent: others count from later.
 func (f *Fence) hold(ctx context.Context, lease *coordinationv1.Lease, started time.Time) (context.Context, func(), error) {
+	f.had = true
 	held, lose := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
 	stop, finish := context.WithCancel(context.WithoutCancel(ctx))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
+	"github.com/seakeep/seakeep/lab/link"
 )
 
 func TestFenceOnALab(t *testing.T) {
@@ -69,4 +71,42 @@ func TestFenceOnALab(t *testing.T) {
 		t.Error("the holder does not know")
 	}
 	release()
+}
+
+// A holder that was cut off has its lease back as soon as it is heard again: nobody else had it. Another one waits.
+func TestCutOff(t *testing.T) {
+	l := lab.Start(t, lab.Options{})
+	config := l.RESTConfig(lab.Masters)
+	cut, err := link.To(strings.TrimPrefix(config.Host, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cut.Close()
+	config.Host, config.Timeout = "https://"+cut.Address(), time.Second
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const length = 6 * time.Second
+	f := &Fence{Client: client, Namespace: "kube-system", Name: "cut-off", FieldManager: "test", Holder: "one", Length: length, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	held, release, err := f.Acquire(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut.Silence()
+	<-held.Done()
+	release()
+	cut.Restore()
+	began := time.Now()
+	_, release, err = f.Acquire(t.Context(), nil)
+	if took := time.Since(began); err != nil || took >= length {
+		t.Errorf("had again after %v: %v", took, err)
+	}
+	defer release()
+	namesake := &Fence{Client: client, Namespace: f.Namespace, Name: f.Name, FieldManager: "test", Holder: "one", Length: length, Log: f.Log}
+	patience, cancel := context.WithTimeout(t.Context(), length/2)
+	defer cancel()
+	if _, _, err := namesake.Acquire(patience, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("another one of the same name has it: %v", err)
+	}
 }

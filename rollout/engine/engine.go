@@ -16,11 +16,14 @@ import (
 	"sync"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
+
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/rollout/jail"
 	"github.com/seakeep/seakeep/rollout/journal"
 	"github.com/seakeep/seakeep/rollout/plan"
 	"github.com/seakeep/seakeep/rollout/target"
+	"github.com/seakeep/seakeep/rollout/way"
 )
 
 // Options are what an engine needs.
@@ -50,6 +53,16 @@ type Cluster struct {
 	Fence  Fence
 	// Rungs are the measures that take load away, from the lightest on. Freezing, reverting and handing over are the engine's own.
 	Rungs []jail.Rung
+	// Glass is the break-glass way beside the ordinary one; nil when there is none.
+	Glass *Glass
+}
+
+// Glass is the way that a lane goes on by when the ordinary one fails while it takes the change back.
+type Glass struct {
+	// Switch is what Target, Fence and Rungs send their requests through.
+	Switch *way.Switch
+	// Prove asks by the break-glass way whether it may do what Target says that it needs, and what Fence does.
+	Prove func(ctx context.Context, rights []authorizationv1.ResourceAttributes) error
 }
 
 // Pins are what is pinned of a cluster.
@@ -124,8 +137,8 @@ func New(o Options) (*Engine, error) {
 	return e, nil
 }
 
-// Preflight proves each rung on each cluster, and changes nothing that stays. A rung that is not optional and cannot be proved
-// is an error: a rollout without a way back does not start.
+// Preflight proves each rung on each cluster, and the break-glass way where there is one. It changes nothing that stays. What is
+// not optional and cannot be proved is an error: a rollout without a way back does not start.
 func (e *Engine) Preflight(ctx context.Context) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(e.s.Clusters)) {
@@ -137,6 +150,9 @@ func (e *Engine) Preflight(ctx context.Context) error {
 				errs = append(errs, fmt.Errorf("cluster %s: %w", name, err))
 				continue
 			}
+		}
+		if err := c.proveGlass(ctx, pins); err != nil {
+			errs = append(errs, fmt.Errorf("cluster %s: %w", name, err))
 		}
 		component, err := c.Target.Component(ctx, pins)
 		if err != nil {
@@ -154,6 +170,19 @@ func (e *Engine) Preflight(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (c Cluster) proveGlass(ctx context.Context, pins target.Pins) error {
+	if c.Glass == nil {
+		return nil
+	}
+	rights, err := c.Target.Rights(pins)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, proving)
+	defer cancel()
+	return c.Glass.Prove(ctx, rights)
 }
 
 // proving is how long the proof of one rung may take.

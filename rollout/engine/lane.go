@@ -48,7 +48,7 @@ func (l *lane) run(ctx context.Context) {
 		if err != nil {
 			continue
 		}
-		l.answered = time.Now()
+		l.hasAnswered()
 		l.forget()
 		l.work(held)
 		release()
@@ -77,6 +77,7 @@ func (l *lane) acquire(ctx context.Context) (context.Context, func(), error) {
 	tick := time.NewTicker(l.e.o.Every)
 	defer tick.Stop()
 	for {
+		l.mayBreakGlass(l.assignment())
 		select {
 		case r := <-got:
 			if r.err != nil && ctx.Err() == nil {
@@ -151,6 +152,7 @@ func (l *lane) assignment() assignment {
 // tick does one round: read, look, decide, move.
 func (l *lane) tick(ctx context.Context) {
 	a := l.assignment()
+	l.mayBreakGlass(a)
 	var err error
 	switch {
 	case a.run.Phase.Over():
@@ -183,7 +185,7 @@ func (l *lane) tick(ctx context.Context) {
 
 // isThere notes that the cluster answers; one that was skipped goes on.
 func (l *lane) isThere(a assignment) {
-	l.answered = time.Now()
+	l.hasAnswered()
 	if a.leg.Skipped == "" {
 		return
 	}
@@ -193,6 +195,38 @@ func (l *lane) isThere(a assignment) {
 	leg.Skipped = ""
 	if l.e.putLeg(leg) {
 		l.e.event(leg.Stage, l.name, journal.Normal, "Returned", "the cluster answers again and goes on at step %d", leg.Step+1)
+	}
+}
+
+// goesBack is true while what is done on the cluster takes the change back. tick decides by the same.
+func (a assignment) goesBack() bool {
+	return a.run.Phase == journal.RollingBack || a.run.Phase == journal.RolledBack || a.cluster.Failed != ""
+}
+
+// mayBreakGlass lets the lane go by the break-glass way while it takes the change back, and never else.
+func (l *lane) mayBreakGlass(a assignment) {
+	if l.Glass != nil {
+		l.Glass.Switch.Back(a.goesBack())
+	}
+}
+
+// hasAnswered notes that the cluster did what was asked, and tells when that was by another way than before.
+func (l *lane) hasAnswered() {
+	l.answered = time.Now()
+	if l.Glass == nil {
+		return
+	}
+	l.Glass.Switch.Done()
+	byGlass, why := l.Glass.Switch.Now()
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	switch v := l.e.view(l.name); {
+	case byGlass && v.BreakGlass == "":
+		v.BreakGlass = why
+		l.e.event("", l.name, journal.Warning, "BreakGlass", "the way back goes on by the break-glass way: %s", why)
+	case !byGlass && v.BreakGlass != "":
+		v.BreakGlass = ""
+		l.e.event("", l.name, journal.Normal, "OrdinaryWay", "the cluster is reached by the ordinary way again: %s", why)
 	}
 }
 

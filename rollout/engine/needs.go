@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
+
 	"github.com/seakeep/seakeep/rollout/jail"
 	"github.com/seakeep/seakeep/rollout/plan"
 	"github.com/seakeep/seakeep/rollout/target"
@@ -63,6 +65,8 @@ type Target interface {
 	Revert(ctx context.Context, pins target.Pins) error
 	// Finish takes away what the run wrote for itself, at the very end.
 	Finish(ctx context.Context, pins target.Pins, back bool) error
+	// Rights are what the way back asks of the API server.
+	Rights(pins target.Pins) ([]authorizationv1.ResourceAttributes, error)
 	// Component is the workload as the ladder must know it.
 	Component(ctx context.Context, pins target.Pins) (jail.Component, error)
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -122,6 +123,10 @@ func (s *simulated) Revert(context.Context, target.Pins) error {
 }
 
 func (s *simulated) Finish(context.Context, target.Pins, bool) error { return nil }
+
+func (s *simulated) Rights(target.Pins) ([]authorizationv1.ResourceAttributes, error) {
+	return []authorizationv1.ResourceAttributes{{Verb: "delete", Resource: "pods"}}, nil
+}
 
 func (s *simulated) Component(context.Context, target.Pins) (jail.Component, error) {
 	return jail.Component{Cluster: s.name, ServiceAccount: "ns/agent"}, nil

@@ -71,6 +71,8 @@ type ClusterView struct {
 	Missed       []string `json:"missed,omitempty"`
 	// Seen is when.
 	Seen time.Time `json:"seen,omitzero"`
+	// BreakGlass is why the cluster is reached by the break-glass way, "" by the ordinary one.
+	BreakGlass string `json:"breakGlass,omitempty"`
 	// Look is the newest look, ScaleGate the newest answer of the scale gate.
 	Look      *verdict.Look    `json:"look,omitempty"`
 	ScaleGate *verdict.Finding `json:"scaleGate,omitempty"`

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -312,6 +313,15 @@ func revises(r *appsv1.ControllerRevision, template json.RawMessage) bool {
 	}
 	var of corev1.PodTemplateSpec
 	return json.Unmarshal(data.Spec.Template, &of) == nil && IsTemplate(of, template)
+}
+
+// Rights are those that a way back needs for what is here, and for these verbs on the pods besides.
+func (d *Daemons) Rights(pods ...string) []authorizationv1.ResourceAttributes {
+	return slices.Concat(
+		Verbs(authorizationv1.ResourceAttributes{Resource: "nodes"}, "list"),
+		Verbs(authorizationv1.ResourceAttributes{Resource: "pods", Namespace: d.Namespace}, append(pods, "list")...),
+		Verbs(authorizationv1.ResourceAttributes{Group: "apps", Resource: "controllerrevisions", Namespace: d.Namespace}, "list"),
+	)
 }
 
 // IsTemplate compares a template with a pinned one.

@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -153,4 +154,13 @@ func (p Pins) Describe(c *jail.Component) error {
 	c.ServiceAccount = Account(c.Namespace, after.Spec)
 	c.Protected = jail.Protected(c.Namespace, c.Name, after.Spec)
 	return nil
+}
+
+// Verbs are the rights to do this to a resource.
+func Verbs(of authorizationv1.ResourceAttributes, verbs ...string) []authorizationv1.ResourceAttributes {
+	var rights []authorizationv1.ResourceAttributes
+	for _, of.Verb = range verbs {
+		rights = append(rights, of)
+	}
+	return rights
 }

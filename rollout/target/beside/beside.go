@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
+
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/jail"
 	"github.com/seakeep/seakeep/rollout/plan"
@@ -83,6 +85,13 @@ func (t *Target) Finish(ctx context.Context, pins target.Pins, back bool) error 
 		return fmt.Errorf("taking the manifests back: %w", err)
 	}
 	return nil
+}
+
+// Rights implements engine.Target.
+func (t *Target) Rights(pins target.Pins) ([]authorizationv1.ResourceAttributes, error) {
+	first, err := t.Manifests.Rights(*pins.Beside)
+	rights, other := t.Workload.Rights(pins)
+	return append(first, rights...), errors.Join(err, other)
 }
 
 // Component implements engine.Target.

@@ -9,8 +9,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -219,6 +221,16 @@ func is(ds *appsv1.DaemonSet, pinned json.RawMessage) bool {
 // revision waits for the controller to have made a revision of the template, and returns its name.
 func (t *Target) revision(ctx context.Context, ds *appsv1.DaemonSet, template json.RawMessage) (string, error) {
 	return t.own().AwaitRevision(ctx, ds.UID, ds.Spec.Selector, template, "controller-manager")
+}
+
+// Rights are those that the way back needs.
+func (t *Target) Rights(target.Pins) ([]authorizationv1.ResourceAttributes, error) {
+	own := authorizationv1.ResourceAttributes{Group: "apps", Resource: "daemonsets", Namespace: t.Change.Namespace, Name: t.Change.Name}
+	if t.Change.Install == nil {
+		return append(t.own().Rights("delete"), target.Verbs(own, "get", "update")...), nil
+	}
+	nodes := target.Verbs(authorizationv1.ResourceAttributes{Resource: "nodes"}, "patch")
+	return slices.Concat(t.own().Rights(), nodes, target.Verbs(own, "get", "create", "update", "delete")), nil
 }
 
 // Component is the workload as the ladder must know it.

@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -190,6 +192,14 @@ func (t *Target) Finish(ctx context.Context, pins target.Pins, _ bool) error {
 		}
 		return nil
 	})
+}
+
+// Rights implements engine.Target.
+func (t *Target) Rights(target.Pins) ([]authorizationv1.ResourceAttributes, error) {
+	own := authorizationv1.ResourceAttributes{Group: "apps", Resource: "deployments", Namespace: t.Change.Namespace, Name: t.Change.Name}
+	sets := authorizationv1.ResourceAttributes{Group: "apps", Resource: "replicasets", Namespace: t.Change.Namespace}
+	pods := authorizationv1.ResourceAttributes{Resource: "pods", Namespace: t.Change.Namespace}
+	return slices.Concat(target.Verbs(own, "get", "update"), target.Verbs(sets, "list"), target.Verbs(pods, "list")), nil
 }
 
 // Component implements engine.Target.

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -276,6 +277,15 @@ func (t *Target) Revert(ctx context.Context, pins target.Pins) error {
 		_, err = t.put(ctx, ads, pins.Before)
 		return err
 	})
+}
+
+// Rights are those that the way back needs.
+func (t *Target) Rights(target.Pins) ([]authorizationv1.ResourceAttributes, error) {
+	own := authorizationv1.ResourceAttributes{Group: Resource.Group, Resource: Resource.Resource, Namespace: t.Change.Namespace, Name: t.Change.Name}
+	if t.Change.Install == nil {
+		return append(t.own().Rights(), target.Verbs(own, "get", "update")...), nil
+	}
+	return append(t.own().Rights("delete"), target.Verbs(own, "get", "create", "update", "delete")...), nil
 }
 
 // Finish ends the run on this cluster: the strategy from before is put back, and what the run wrote for itself is taken away.

@@ -3,6 +3,7 @@
 package manifests
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,11 +11,13 @@ import (
 	"slices"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/seakeep/seakeep/rollout/jail"
@@ -50,22 +53,24 @@ func (t *Target) Survey(ctx context.Context) ([]plan.Node, error) {
 }
 
 func (t *Target) resource(o *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
+	resource, namespace, err := t.place(o)
+	if err != nil || namespace == "" {
+		return t.Client.Resource(resource), err
+	}
+	return t.Client.Resource(resource).Namespace(namespace), nil
+}
+
+// place is what resource an object is, and in which namespace; "" for one that is in none.
+func (t *Target) place(o *unstructured.Unstructured) (resource schema.GroupVersionResource, namespace string, err error) {
 	kind := o.GroupVersionKind()
 	mapping, err := t.Mapper.RESTMapping(kind.GroupKind(), kind.Version)
-	if err != nil {
-		return nil, fmt.Errorf("%s: the cluster does not serve %s: %w", where(o), kind, err)
+	switch {
+	case err != nil:
+		return resource, "", fmt.Errorf("%s: the cluster does not serve %s: %w", where(o), kind, err)
+	case mapping.Scope.Name() == meta.RESTScopeNameRoot:
+		return mapping.Resource, "", nil
 	}
-	if mapping.Scope.Name() == meta.RESTScopeNameRoot {
-		return t.Client.Resource(mapping.Resource), nil
-	}
-	namespace := o.GetNamespace()
-	if namespace == "" {
-		namespace = t.Namespace
-	}
-	if namespace == "" {
-		namespace = metav1.NamespaceDefault
-	}
-	return t.Client.Resource(mapping.Resource).Namespace(namespace), nil
+	return mapping.Resource, cmp.Or(o.GetNamespace(), t.Namespace, metav1.NamespaceDefault), nil
 }
 
 func where(o *unstructured.Unstructured) string {
@@ -317,6 +322,29 @@ func (t *Target) Revert(context.Context, target.Pins) error { return nil }
 
 // Finish implements engine.Target: nothing was written besides the objects.
 func (t *Target) Finish(context.Context, target.Pins, bool) error { return nil }
+
+// Rights implements engine.Target: what there was is put back, what is new is deleted.
+func (t *Target) Rights(pins target.Pins) ([]authorizationv1.ResourceAttributes, error) {
+	var before []was
+	if err := json.Unmarshal(pins.Before, &before); err != nil {
+		return nil, fmt.Errorf("reading what was there before: %w", err)
+	}
+	var rights []authorizationv1.ResourceAttributes
+	for i := range t.Objects {
+		o := t.object(i)
+		resource, namespace, err := t.place(o)
+		if err != nil {
+			return nil, err
+		}
+		verbs := []string{"get", "patch", "update"}
+		if before[i].Before == nil {
+			verbs = []string{"get", "patch", "create", "delete"}
+		}
+		of := authorizationv1.ResourceAttributes{Group: resource.Group, Resource: resource.Resource, Namespace: namespace, Name: o.GetName()}
+		rights = append(rights, target.Verbs(of, verbs...)...)
+	}
+	return rights, nil
+}
 
 // Component implements engine.Target. Objects have no ServiceAccount that could be held back.
 func (t *Target) Component(context.Context, target.Pins) (jail.Component, error) {
