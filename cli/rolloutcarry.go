@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -129,7 +130,10 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 	if err != nil {
 		return journal.Run{}, err
 	}
-	forth := state.Run.Phase == journal.Running
+	forth, err := goesForth(j, state.Run)
+	if err != nil {
+		return state.Run, err
+	}
 	joined, err := joinRollout(ctx, env, o, state.Run.Rollout, state.Plan, forth, clusters)
 	if err != nil {
 		return state.Run, err
@@ -158,4 +162,11 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 	defer wait()
 	defer joined.measure(ctx, env)()
 	return e.Run(ctx)
+}
+
+// goesForth is true for a run that moves on at once: not for one that was told to go back while nobody carried it out.
+func goesForth(j *journal.Journal, run journal.Run) (bool, error) {
+	orders, _, err := journal.Orders(j.Dir())
+	told := slices.ContainsFunc(orders, func(o journal.Placed) bool { return o.Run == run.ID && o.Verb == journal.Rollback })
+	return run.Phase == journal.Running && !told, err
 }

@@ -228,6 +228,24 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 	}
 	r.want("stuck", map[string]int{agent1: 3}, map[string]int{agent1: 9})
 	r.onceEach("small", 2*3+2)
+	r.links["small"].Restore()
+
+	// The process dies on its way forth, and the ordinary ways are cut: it is told to go back, and does.
+	child, ended = r.spawnRollout("-f", file)
+	testkit.Within(t, "it goes forth", time.Minute, func() bool {
+		v := r.status("killed")
+		return v.Phase == journal.Running && legOf(v, "large").ExposedNodes > 0
+	})
+	_ = child.Process.Kill()
+	<-ended
+	for _, l := range r.links {
+		l.Refuse()
+	}
+	id = r.status("killed").ID
+	r.run(ExitUsage, "run", "--continue", id)
+	r.run(ExitOK, "rollback", "killed")
+	r.run(ExitFindings, "run", "--continue", id)
+	r.want("killed", map[string]int{agent1: 3}, map[string]int{agent1: 9})
 }
 
 // stuck is a change whose pods no node has room for.
