@@ -46,6 +46,9 @@ func newRolloutController(env *Env) *cobra.Command {
 checks, the same engine, and a journal in --state-dir from which the next process goes on. The Fleet is read anew when a run
 begins, and when one is gone on with.
 
+A Rollout annotated with seakeep.dev/approval-for=clusterstagedupdaterun/NAME approves the requests of that update run of KubeFleet,
+stage by stage, while its own stages pass.
+
 Whoever may write Rollouts in that namespace may change every cluster of the fleet. An object may not have files of this machine
 read. deploy/rollout has what the hub needs.`,
 		Example: `  seakeep rollout controller --fleet fleet.yaml --namespace seakeep
