@@ -221,7 +221,8 @@ func (s *scope) begin(run string, rollout *v1alpha1.Rollout) {
 			defer h.mu.Unlock()
 			h.view = view
 		}, func(e journal.Event) {
-			if e.Type == journal.Warning || e.Cluster == "" {
+			// Of what is well on one cluster only a wait for somebody else is told: else nothing would say why nothing moves.
+			if e.Type == journal.Warning || e.Cluster == "" || e.Reason == "Waiting" {
 				s.event(about, e.Type, e.Reason, e.Cluster, e.Message)
 			}
 		})
