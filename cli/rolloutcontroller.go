@@ -117,6 +117,7 @@ func (o *rolloutController) run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
+	runs.hub = reach
 	ctrllog.SetLogger(telemetry.Logr(env.Log()))
 	renew, retry, again := o.leaderLease*2/3, o.leaderLease/15, true
 	m, err := manager.New(reach, manager.Options{
@@ -160,6 +161,8 @@ type hubRuns struct {
 	*rolloutCarry
 	env   *Env
 	fleet string
+	// hub is where sources of the fleet without a kubeconfig are read.
+	hub *rest.Config
 }
 
 var _ hub.Runs = (*hubRuns)(nil)
@@ -178,7 +181,7 @@ func (r *hubRuns) known(ctx context.Context) (map[string]fleet.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.load(ctx, members)
+	return r.load(ctx, members, r.hub)
 }
 
 // Begin implements hub.Runs.

@@ -26,7 +26,7 @@ func TestManifestsAreAccepted(t *testing.T) {
 	if err := l.WriteKubeconfig(kubeconfig, lab.Masters, "", ""); err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range []string{crd, "rbac.yaml", "controller.yaml", "kubefleet.yaml"} {
+	for _, file := range []string{crd, "rbac.yaml", "controller.yaml", "kubefleet.yaml", "fleet.yaml"} {
 		command := exec.CommandContext(t.Context(), filepath.Join(l.BinDir(), "kubectl"), "--kubeconfig", kubeconfig, "--cache-dir", t.TempDir(), "apply", "-f", file, "--server-side", "--validate=strict")
 		if out, err := command.CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
@@ -79,7 +79,10 @@ func TestRightsAreEnoughAndNoMore(t *testing.T) {
 	apply("rbac.yaml")
 	may(cluster, false) // without kubefleet.yaml nothing is cluster-wide
 	may(right{"list", fleet, "approvalrequests", "", "seakeep"}, false)
+	secrets := right{"get list", "", "secrets", "", "clusters"}
+	may(secrets, false)
 	apply("kubefleet.yaml")
+	apply("fleet.yaml")
 	for _, r := range []right{
 		{"get list watch update patch", "seakeep.dev", "rollouts", "", "seakeep"}, // the finalizer, and an order that is taken off
 		{"update", "seakeep.dev", "rollouts/status", "", "seakeep"},
@@ -88,6 +91,8 @@ func TestRightsAreEnoughAndNoMore(t *testing.T) {
 		{"create patch", "events.k8s.io", "events", "", "seakeep"},
 		{"create patch", "", "events", "", "seakeep"},
 		cluster,
+		secrets,
+		{"list", "multicluster.x-k8s.io", "clusterprofiles", "", "clusters"},
 		{"update", fleet, "clusterapprovalrequests/status", "", ""},
 		{"list", fleet, "approvalrequests", "", "seakeep"},
 		{"update", fleet, "approvalrequests/status", "", "seakeep"},
@@ -99,6 +104,7 @@ func TestRightsAreEnoughAndNoMore(t *testing.T) {
 		{"get list watch update", "seakeep.dev", "rollouts", "", "default"},
 		{"get list watch create", "", "secrets", "", "seakeep"},
 		{"get", "", "secrets", "seakeep-fleet", "seakeep"}, // it is mounted
+		{"watch create update delete", "", "secrets", "", "clusters"},
 		{"get list create delete", "", "pods", "", "seakeep"},
 		{"create", "", "pods/exec", "", "seakeep"},
 		{"create", "", "serviceaccounts/token", "seakeep-rollout", "seakeep"},
