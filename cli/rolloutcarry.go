@@ -72,9 +72,9 @@ func checkLengths(all ...lengthFlag) error {
 	return nil
 }
 
-// load reads the fleet as it is now.
-func (o *rolloutCarry) load(ctx context.Context, members *v1alpha1.Fleet) (map[string]fleet.Cluster, error) {
-	clusters, err := fleet.Load(ctx, members, fleet.Options{UserAgent: "seakeep-rollout/" + versionOf(version, nil).Version, Timeout: o.timeout})
+// load reads the fleet as it is now. Hub is the one that is worked for; nil when there is none.
+func (o *rolloutCarry) load(ctx context.Context, members *v1alpha1.Fleet, hub *rest.Config) (map[string]fleet.Cluster, error) {
+	clusters, err := fleet.Load(ctx, members, fleet.Options{UserAgent: "seakeep-rollout/" + versionOf(version, nil).Version, Timeout: o.timeout, Hub: hub})
 	if err != nil {
 		return nil, usageError(err, "")
 	}

@@ -46,6 +46,9 @@ func newRolloutController(env *Env) *cobra.Command {
 checks, the same engine, and a journal in --state-dir from which the next process goes on. The Fleet is read anew when a run
 begins, and when one is gone on with.
 
+A Rollout annotated with seakeep.dev/approval-for=clusterstagedupdaterun/NAME approves the requests of that update run of KubeFleet,
+stage by stage, while its own stages pass.
+
 Whoever may write Rollouts in that namespace may change every cluster of the fleet. An object may not have files of this machine
 read. deploy/rollout has what the hub needs.`,
 		Example: `  seakeep rollout controller --fleet fleet.yaml --namespace seakeep
@@ -114,6 +117,7 @@ func (o *rolloutController) run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
+	runs.hub = reach
 	ctrllog.SetLogger(telemetry.Logr(env.Log()))
 	renew, retry, again := o.leaderLease*2/3, o.leaderLease/15, true
 	m, err := manager.New(reach, manager.Options{
@@ -157,6 +161,8 @@ type hubRuns struct {
 	*rolloutCarry
 	env   *Env
 	fleet string
+	// hub is where sources of the fleet without a kubeconfig are read.
+	hub *rest.Config
 }
 
 var _ hub.Runs = (*hubRuns)(nil)
@@ -175,7 +181,7 @@ func (r *hubRuns) known(ctx context.Context) (map[string]fleet.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.load(ctx, members)
+	return r.load(ctx, members, r.hub)
 }
 
 // Begin implements hub.Runs.

@@ -13,22 +13,36 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/seakeep/seakeep/internal/testkit"
+	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/rollout/rollouttest"
 )
 
 // hubRig is a rolloutRig whose Rollouts are objects of the small cluster.
 type hubRig struct {
 	*rolloutRig
-	kubeconfig string
+	// kubeconfig is the administrator's, account the controller's: with the rights of deploy/rollout, and no others.
+	kubeconfig, account string
 }
+
+// hubAccount is the controller's service account on the hub.
+var hubAccount = lab.User("system:serviceaccount:seakeep:seakeep-rollout", "system:serviceaccounts", "system:serviceaccounts:seakeep")
 
 func newHubRig(t *testing.T, small, large int) *hubRig {
 	h := &hubRig{rolloutRig: newRolloutRig(t, small, large)}
-	h.kubeconfig = filepath.Join(h.dir, "small.kubeconfig")
-	rollouttest.Namespace(t, h.clients["small"], "seakeep")
-	h.kubectl("apply", "--server-side", "-f", filepath.Join("..", "deploy", "rollout", "seakeep.dev_rollouts.yaml"))
+	h.kubeconfig, h.account = filepath.Join(h.dir, "small.kubeconfig"), filepath.Join(h.dir, "account.kubeconfig")
+	if err := h.labs["small"].WriteKubeconfig(h.account, hubAccount, "", ""); err != nil {
+		t.Fatal(err)
+	}
+	h.deploy("rbac.yaml")
+	h.deploy("seakeep.dev_rollouts.yaml")
 	h.kubectl("wait", "--for=condition=Established", "crd/rollouts.seakeep.dev")
 	return h
+}
+
+// deploy applies a file of deploy/rollout.
+func (h *hubRig) deploy(file string) {
+	h.t.Helper()
+	h.kubectl("apply", "--server-side", "-f", filepath.Join("..", "deploy", "rollout", file))
 }
 
 func (h *hubRig) try(args ...string) (string, error) {
@@ -46,36 +60,64 @@ func (h *hubRig) kubectl(args ...string) string {
 	return out
 }
 
-// apply makes an object of a rollout's file.
-func (h *hubRig) apply(file string) {
+func (h *hubRig) read(file string) string {
 	h.t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(data), "name: ")
-	name, spec, _ := strings.Cut(rest, "\n")
+	return string(data)
+}
+
+// object writes the object of a rollout's file, for apply.
+func (h *hubRig) object(name string) string {
+	h.t.Helper()
+	_, rest, _ := strings.Cut(h.read(filepath.Join(h.dir, name+".yaml")), "name: ")
+	_, spec, _ := strings.Cut(rest, "\n")
 	text := fmt.Sprintf("apiVersion: seakeep.dev/v1alpha1\nkind: Rollout\nmetadata: {name: %s}\nspec:\n  %s\n", name, strings.ReplaceAll(strings.TrimSpace(spec), "\n", "\n  "))
-	h.kubectl("apply", "-f", h.write(name+".object.yaml", text))
+	return h.write(name+".object.yaml", text)
+}
+
+// apply makes an object of a rollout's file.
+func (h *hubRig) apply(file string) {
+	h.t.Helper()
+	h.kubectl("apply", "-f", h.object(strings.TrimSuffix(filepath.Base(file), ".yaml")))
 }
 
 // controller starts the controller as a process; kill ends it without a word.
 func (h *hubRig) controller() (kill func()) {
 	h.t.Helper()
-	child := exec.Command(os.Args[0], "rollout", "controller", "--fleet", filepath.Join(h.dir, "fleet.yaml"), "--kubeconfig", h.kubeconfig, "-n", "seakeep",
+	return h.controllerWith().kill
+}
+
+// hubProcess is a controller as a process.
+type hubProcess struct {
+	kill  func()
+	ended <-chan struct{}
+}
+
+// controllerWith starts the controller with other flags than the rig's; the last of a flag counts.
+func (h *hubRig) controllerWith(args ...string) hubProcess {
+	h.t.Helper()
+	child := exec.Command(os.Args[0], append([]string{"rollout", "controller", "--fleet", filepath.Join(h.dir, "fleet.yaml"), "--kubeconfig", h.account, "-n", "seakeep",
 		"--every", "200ms", "--lease", "4s", "--timeout", "2s", "--status-every", "200ms", "--retry", "2s", "--leader-lease", "5s", "--metrics", "0", "--health", "0",
-		"--state-dir", filepath.Join(h.dir, "state"))
+		"--state-dir", filepath.Join(h.dir, "state")}, args...)...)
 	child.Env = append(os.Environ(), playSeakeep+"=1")
 	child.Stderr = h.t.Output()
 	if err := child.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	kill = func() {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = child.Wait() // how it ended is in its output
+	}()
+	kill := func() {
 		_ = child.Process.Kill() // ended already, or to be ended
-		_ = child.Wait()
+		<-ended
 	}
 	h.t.Cleanup(kill)
-	return kill
+	return hubProcess{kill: kill, ended: ended}
 }
 
 // wait waits until a field of the object is so.
@@ -129,11 +171,8 @@ func TestRolloutControllerOnLabs(t *testing.T) {
 		t.Errorf("get shows:\n%s", out)
 	}
 
-	data, err := os.ReadFile(h.rollout("stuck", agent2, "onFailure: {rungs: [{name: freeze}, {name: apf}, {name: revert}]}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.apply(h.write("stuck.yaml", strings.Replace(string(data), `image: "`+agent2+`"`, `image: "`+agent2+`", resources: {requests: {cpu: "9000"}}`, 1)))
+	stuck := h.read(h.rollout("stuck", agent2, "onFailure: {rungs: [{name: freeze}, {name: apf}, {name: revert}]}\n"))
+	h.apply(h.write("stuck.yaml", strings.Replace(stuck, `image: "`+agent2+`"`, `image: "`+agent2+`", resources: {requests: {cpu: "9000"}}`, 1)))
 	h.wait("stuck", ".status.phase", "RolledBack")
 	h.want("stuck", map[string]int{agent1: 4}, map[string]int{agent1: 6})
 

@@ -128,7 +128,7 @@ func runRollout(ctx context.Context, env *Env, o *rolloutRun) error {
 		return err
 	}
 	o.base = filepath.Dir(o.file)
-	clusters, err := o.load(ctx, members)
+	clusters, err := o.load(ctx, members, nil)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ type Options struct {
 	UserAgent string
 	// Timeout of each request, > 0.
 	Timeout time.Duration
+	// Hub is the hub that the caller works for; nil when there is none. It is for sources without a kubeconfig.
+	Hub *rest.Config
 }
 
 // Load reads the fleet. Everything that is wrong is returned at once.

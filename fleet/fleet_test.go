@@ -108,6 +108,18 @@ func TestFleetOnALab(t *testing.T) {
 	_, err = objects.Resource(profiles).Namespace("default").Create(t.Context(), profile("lost"), metav1.CreateOptions{})
 	must(err)
 	secret("bad", []byte("users:\n- name: u\n  user:\n    exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/true}\n"))
+	// Without a kubeconfig: the hub of who asks, if there is one.
+	ours := hub
+	ours.Kubeconfig = ""
+	owned := &v1alpha1.Fleet{Name: "fleet", ClusterProfiles: &v1alpha1.FleetProfiles{FleetHub: ours, Key: "value"}}
+	if _, err := Load(t.Context(), owned, options); err == nil || !strings.Contains(err.Error(), "clusterProfiles: kubeconfig: required") {
+		t.Errorf("got %v without a hub", err)
+	}
+	withHub := options
+	withHub.Hub = config
+	if _, err = Load(t.Context(), owned, withHub); err == nil || !strings.Contains(err.Error(), "default/lost") {
+		t.Errorf("got %v", err) // it was read, and found the profile without a Secret
+	}
 	fleet.ClusterProfiles = &v1alpha1.FleetProfiles{FleetHub: hub, Key: "value"}
 	_, err = Load(t.Context(), fleet, options)
 	for _, want := range []string{"Secret default/bad: user \"u\" runs a program", "ClusterProfile default/lost: there is no Secret", "cluster one is in Secret default/one and in ClusterProfile default/one"} {

@@ -31,7 +31,14 @@ func hubOf(h v1alpha1.FleetHub, o Options) (*rest.Config, metav1.ListOptions, er
 	if h.LabelSelector != nil {
 		options.LabelSelector = metav1.FormatLabelSelector(h.LabelSelector)
 	}
-	config, err := readKubeconfig(h.Kubeconfig, h.Context, o)
+	switch {
+	case h.Kubeconfig != "":
+		config, err := readKubeconfig(h.Kubeconfig, h.Context, o)
+		return config, options, err
+	case o.Hub == nil:
+		return nil, options, errors.New("kubeconfig: required: only 'seakeep rollout controller' has a hub of its own")
+	}
+	config, err := o.dress(rest.CopyConfig(o.Hub))
 	return config, options, err
 }
 

@@ -38,6 +38,9 @@ const (
 	OrderAnnotation = "seakeep.dev/order"
 	// ReasonAnnotation says why, for the record. It is taken off with the order.
 	ReasonAnnotation = "seakeep.dev/order-reason"
+	// ApprovalAnnotation names an update run of KubeFleet whose approval requests this rollout answers, as
+	// clusterstagedupdaterun/NAME or stagedupdaterun/NAME.
+	ApprovalAnnotation = "seakeep.dev/approval-for"
 	// Finalizer keeps the object until its run stands still.
 	Finalizer = "seakeep.dev/rollout"
 )
@@ -52,6 +55,9 @@ const (
 	Paused = "Paused"
 	// Succeeded is True when the change is everywhere, False when the run ended otherwise.
 	Succeeded = "Succeeded"
+	// Approving is there with ApprovalAnnotation only: True when no approval request of the update run waits, False when one does
+	// or none is answered, Unknown when they cannot be read.
+	Approving = "Approving"
 )
 
 // RolloutStatus is how far a rollout is. It is for people: what a run goes on from is in the controller's journal.
@@ -82,7 +88,7 @@ type RolloutStatus struct {
 	// Clusters are clusters of the plan, at most 100, those that need attention first; OmittedClusters is how many more there are.
 	Clusters        []ClusterStatus `json:"clusters,omitempty"`
 	OmittedClusters int             `json:"omittedClusters,omitempty"`
-	// Conditions are Accepted, Progressing, Paused and Succeeded.
+	// Conditions are Accepted, Progressing, Paused and Succeeded, and Approving where KubeFleet is answered.
 	//
 	// +listType=map
 	// +listMapKey=type

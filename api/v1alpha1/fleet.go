@@ -72,8 +72,9 @@ func (g *FleetGate) validate(path *field.Path) field.ErrorList {
 
 // FleetHub is how the cluster is reached that knows the others.
 type FleetHub struct {
-	// Kubeconfig is a file, Context one of its contexts; default its current one.
-	Kubeconfig string `json:"kubeconfig"`
+	// Kubeconfig is a file, Context one of its contexts; default its current one. Without a file it is the hub that `rollout
+	// controller` works for, by the controller's own account; other commands need one.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
 	Context    string `json:"context,omitempty"`
 	// Namespace holds the objects.
 	Namespace string `json:"namespace"`
@@ -148,8 +149,10 @@ func (f *Fleet) Validate() field.ErrorList {
 }
 
 func (h *FleetHub) validate(path *field.Path) field.ErrorList {
-	errs := required(h.Kubeconfig, path.Child("kubeconfig"), "the file that says how the hub is reached")
-	errs = append(errs, validateLabel(h.Namespace, path.Child("namespace"))...)
+	errs := validateLabel(h.Namespace, path.Child("namespace"))
+	if h.Context != "" {
+		errs = append(errs, required(h.Kubeconfig, path.Child("kubeconfig"), "the file that the context is in")...)
+	}
 	if h.LabelSelector != nil {
 		errs = append(errs, validateSelector(h.LabelSelector, path.Child("labelSelector"), "leave it out for all")...)
 	}
@@ -173,10 +176,10 @@ func (f *Fleet) Files() []FileRef {
 			files = append(files, FileRef{Field: p.Child("breakGlass"), Path: c.BreakGlass, Use: FileOther})
 		}
 	}
-	if f.Secrets != nil {
+	if f.Secrets != nil && f.Secrets.Kubeconfig != "" {
 		files = append(files, FileRef{Field: field.NewPath("secrets", "kubeconfig"), Path: f.Secrets.Kubeconfig, Use: FileOther})
 	}
-	if f.ClusterProfiles != nil {
+	if f.ClusterProfiles != nil && f.ClusterProfiles.Kubeconfig != "" {
 		files = append(files, FileRef{Field: field.NewPath("clusterProfiles", "kubeconfig"), Path: f.ClusterProfiles.Kubeconfig, Use: FileOther})
 	}
 	return files

@@ -120,7 +120,8 @@ func TestFleetRefuses(t *testing.T) {
 		"twice":      {Fleet{Name: "f", Clusters: []FleetCluster{{Name: "a", Kubeconfig: "x"}, {Name: "a", Kubeconfig: "y"}}}, `clusters[1].name: Duplicate value: "a"`},
 		"no file":    {Fleet{Name: "f", Clusters: []FleetCluster{{Name: "a"}}}, "clusters[0].kubeconfig: Required"},
 		"a label":    {Fleet{Name: "f", Clusters: []FleetCluster{{Name: "a", Kubeconfig: "x", Labels: map[string]string{"a b": "c"}}}}, "clusters[0].labels[a b]: Invalid"},
-		"a hub":      {Fleet{Name: "f", Secrets: &FleetSecrets{}}, "secrets.kubeconfig: Required"},
+		"a hub":      {Fleet{Name: "f", Secrets: &FleetSecrets{}}, "secrets.namespace: Required"},
+		"a context":  {Fleet{Name: "f", Secrets: &FleetSecrets{FleetHub: FleetHub{Context: "x", Namespace: "n"}}}, "secrets.kubeconfig: Required"},
 		"a selector": {Fleet{Name: "f", ClusterProfiles: &FleetProfiles{FleetHub: FleetHub{Kubeconfig: "x", Namespace: "n", LabelSelector: &metav1.LabelSelector{}}}}, "clusterProfiles.labelSelector: Required"},
 	}
 	for name, test := range tests {

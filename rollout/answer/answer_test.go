@@ -60,9 +60,70 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
+	for _, query := range []string{"?task=before", "?cluster=a&stage=s", "?stage=s&task=during"} {
+		w := httptest.NewRecorder()
+		Handler(func() engine.View { return view(journal.Running, leg("a", verdict.Pass, 0, "n")) }, time.Minute, time.Now).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/confirm"+query, nil))
+		if w.Code != http.StatusBadRequest {
+			t.Errorf("%s is answered %d", query, w.Code)
+		}
+	}
 	w := httptest.NewRecorder()
 	Handler(func() engine.View { return view(journal.Running) }, time.Minute, time.Now).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/run", nil))
 	if w.Code != 200 {
 		t.Errorf("the run: %d", w.Code)
+	}
+}
+
+// A stage passes when it and all before it are done, and looked at lately; what fails anywhere fails it.
+func TestAnswersOfStages(t *testing.T) {
+	now := time.Date(2026, 11, 26, 21, 0, 0, 0, time.UTC)
+	leg := func(cluster string, phase journal.Phase, v verdict.Verdict, age time.Duration) engine.LegView {
+		look := verdict.Of(now.Add(-age), verdict.Finding{Check: "c", Verdict: v, Reason: "because"})
+		return engine.LegView{Cluster: cluster, Phase: phase, Step: 2, Steps: []int{1, 3, 9}, ClusterView: engine.ClusterView{ExposedNodes: 1, Look: &look}}
+	}
+	stages := func(legs ...[]engine.LegView) (v engine.View) {
+		v.ID, v.Phase, v.Message = "run-1", journal.Running, "the message"
+		for i, l := range legs {
+			v.Stages = append(v.Stages, engine.StageView{Name: string(rune('p' + i)), Legs: l})
+		}
+		return v
+	}
+	done := func(cluster string) engine.LegView { return leg(cluster, journal.Completed, verdict.Pass, 0) }
+	skipped, failed, waiting := done("b"), done("b"), leg("b", journal.Waiting, verdict.Fail, 0)
+	skipped.Skipped, failed.Failed, waiting.ExposedNodes = "no answer", "it broke", 0
+	paused := stages([]engine.LegView{done("a")})
+	paused.Phase = journal.Paused
+	back := stages([]engine.LegView{done("a")})
+	back.Phase = journal.RollingBack
+	two := []engine.LegView{done("a"), done("b")}
+	for name, test := range map[string]struct {
+		view   engine.View
+		about  Asked
+		want   verdict.Verdict
+		reason string
+	}{
+		"done and well":                {stages(two), Asked{Stage: "p"}, verdict.Pass, "a: c: because"},
+		"one is not done":              {stages([]engine.LegView{done("a"), leg("b", journal.Baking, verdict.Pass, 0)}), Asked{Stage: "p"}, verdict.Unknown, "b: stage p is not done there: Baking, step 2 of 3"},
+		"one was looked at long ago":   {stages([]engine.LegView{done("a"), leg("b", journal.Completed, verdict.Pass, time.Hour)}), Asked{Stage: "p"}, verdict.Unknown, "b: it was last looked at 1h0m0s ago"},
+		"one is skipped":               {stages([]engine.LegView{done("a"), skipped}), Asked{Stage: "p"}, verdict.Unknown, "b: skipped: no answer"},
+		"one failed within its budget": {stages([]engine.LegView{done("a"), failed}), Asked{Stage: "p"}, verdict.Fail, "b: it broke"},
+		"the stage before is stale":    {stages([]engine.LegView{leg("a", journal.Completed, verdict.Pass, time.Hour)}, []engine.LegView{done("b")}), Asked{Stage: "q"}, verdict.Unknown, "a: it was last looked at 1h0m0s ago"},
+		"a later one is not done":      {stages([]engine.LegView{done("a")}, []engine.LegView{leg("b", journal.Stepping, verdict.Unknown, 0)}), Asked{Stage: "p"}, verdict.Pass, "a: c: because"},
+		"a later one fails":            {stages([]engine.LegView{done("a")}, []engine.LegView{leg("b", journal.Stepping, verdict.Fail, 0)}), Asked{Stage: "p"}, verdict.Fail, "b: c: because"},
+		"what has not begun fails":     {stages([]engine.LegView{done("a")}, []engine.LegView{waiting}), Asked{Stage: "p"}, verdict.Pass, "a: c: because"},
+		"before the second":            {stages([]engine.LegView{done("a")}, []engine.LegView{waiting}), Asked{Stage: "q", Task: Before}, verdict.Pass, "a: c: because"},
+		"before the second, too soon":  {stages([]engine.LegView{leg("a", journal.Baking, verdict.Pass, 0)}, []engine.LegView{waiting}), Asked{Stage: "q", Task: Before}, verdict.Unknown, "a: stage p is not done there: Baking, step 2 of 3"},
+		"before the first":             {stages(two), Asked{Stage: "p", Task: Before}, verdict.Unknown, "no stage comes before it"},
+		"no such stage":                {stages(two), Asked{Stage: "x"}, verdict.Unknown, "the run has no such stage"},
+		"nothing is planned":           {engine.View{ID: "run-1", Phase: journal.Running}, Asked{Stage: "p"}, verdict.Unknown, "the run has no such stage"},
+		"paused":                       {paused, Asked{Stage: "p"}, verdict.Unknown, "the message"},
+		"taken back":                   {back, Asked{Stage: "p"}, verdict.Fail, "the message"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, found := Of(test.view, test.about, time.Minute, now)
+			if a.Verdict != test.want || a.Reason != test.reason || a.OK != (test.want == verdict.Pass) || found == (test.reason == "the run has no such stage") {
+				t.Errorf("answered %+v, %v", a, found)
+			}
+		})
 	}
 }

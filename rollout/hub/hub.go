@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -53,7 +54,7 @@ func Add(m manager.Manager, o Options) error {
 	if err := m.Add(c); err != nil {
 		return err
 	}
-	r := &reconciler{Options: o, client: m.GetClient(), events: m.GetEventRecorder("seakeep-rollout"), crew: c}
+	r := &reconciler{Options: o, client: m.GetClient(), known: m.GetCache(), events: m.GetEventRecorder("seakeep-rollout"), crew: c}
 	return builder.ControllerManagedBy(m).Named("rollout").
 		For(object(), builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Complete(r)
@@ -68,8 +69,12 @@ func object() *unstructured.Unstructured {
 type reconciler struct {
 	Options
 	client client.Client
+	// known has the namespace's Rollouts, as the watch last told of them.
+	known  client.Reader
 	events events.EventRecorder
 	crew   *crew
+	// servedKinds are which of KubeFleet's kinds the hub had when it was last asked.
+	servedKinds sync.Map
 }
 
 // scope is one reconcile.
@@ -112,6 +117,7 @@ func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	}
 	again := s.carry()
 	s.show()
+	s.approve(ctx)
 	return reconcile.Result{RequeueAfter: again}, s.write(ctx)
 }
 
@@ -215,7 +221,8 @@ func (s *scope) begin(run string, rollout *v1alpha1.Rollout) {
 			defer h.mu.Unlock()
 			h.view = view
 		}, func(e journal.Event) {
-			if e.Type == journal.Warning || e.Cluster == "" {
+			// Of what is well on one cluster only a wait for somebody else is told: else nothing would say why nothing moves.
+			if e.Type == journal.Warning || e.Cluster == "" || e.Reason == "Waiting" {
 				s.event(about, e.Type, e.Reason, e.Cluster, e.Message)
 			}
 		})
