@@ -149,7 +149,10 @@ func (f *Fleet) Validate() field.ErrorList {
 }
 
 func (h *FleetHub) validate(path *field.Path) field.ErrorList {
-	errs := validateLabel(h.Namespace, path.Child("namespace"))
+	errs := required(h.Namespace, path.Child("namespace"), "where the objects are")
+	if h.Namespace != "" {
+		errs = append(errs, validateLabel(h.Namespace, path.Child("namespace"))...)
+	}
 	if h.Context != "" {
 		errs = append(errs, required(h.Kubeconfig, path.Child("kubeconfig"), "the file that the context is in")...)
 	}
