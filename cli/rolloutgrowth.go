@@ -25,8 +25,8 @@ import (
 const (
 	// growthCheck begins the findings' names.
 	growthCheck = "scaleGate"
-	// growthWindows are the samples of one exposure, growthBefore those without the change.
-	growthWindows, growthBefore = 6, 2
+	// growthWindows are the samples of one exposure.
+	growthWindows = 6
 	// growthStays is how long the flow schemas may stay when this process dies: the next run on the cluster removes them then.
 	growthStays = 12 * time.Hour
 )
@@ -214,18 +214,8 @@ func (g *rolloutGrowth) append(f *os.File, s forecast.Sample) error {
 	return nil
 }
 
-func (g *rolloutGrowth) has(cluster string, exposed int) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, s := range g.samples {
-		if s.Cluster == cluster && s.Exposed == exposed {
-			return true
-		}
-	}
-	return false
-}
-
-// Observe implements engine.Growth: it measures the exposure for as long as the scale gate's window.
+// Observe implements engine.Growth: it measures the exposure for as long as the scale gate's window. Without the change it is
+// measured once, also when a process before did.
 func (g *rolloutGrowth) Observe(ctx context.Context, e engine.Exposure) error {
 	c := g.clusters[e.Cluster]
 	if c == nil {
@@ -234,13 +224,21 @@ func (g *rolloutGrowth) Observe(ctx context.Context, e engine.Exposure) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nodes = e.Nodes
-	if err := g.begin(ctx, c, e.Component.ServiceAccount); err != nil {
+	account := e.Component.ServiceAccount
+	var err error
+	if len(e.Exposed) == 0 {
+		account, err = g.account(ctx, c) // none of it is there that could be asked
+	}
+	if err == nil {
+		err = g.begin(ctx, c, account)
+	}
+	if err != nil || len(e.Exposed) == 0 && (account == "" || g.any(e.Cluster)) {
 		return err
 	}
 	return g.measure(ctx, c, max(e.Nodes, len(e.Exposed)), len(e.Exposed), growthWindows)
 }
 
-// May implements engine.Growth. The first time it is asked of a cluster, it looks at what there is without the change.
+// May implements engine.Growth.
 func (g *rolloutGrowth) May(ctx context.Context, cluster string, nodes int) (verdict.Finding, error) {
 	c := g.clusters[cluster]
 	if c == nil {
@@ -253,11 +251,8 @@ func (g *rolloutGrowth) May(ctx context.Context, cluster string, nodes int) (ver
 		if err == nil {
 			err = g.begin(ctx, c, account)
 		}
-		if err == nil && account != "" && !g.has(cluster, 0) && !g.any(cluster) {
-			err = g.measure(ctx, c, max(nodes, c.survey.Nodes), 0, growthBefore)
-		}
 		if err != nil {
-			return verdict.Finding{}, fmt.Errorf("measuring %s before the change: %w", cluster, err)
+			return verdict.Finding{}, fmt.Errorf("looking at %s: %w", cluster, err)
 		}
 	}
 	return g.judge(c, nodes)

@@ -80,6 +80,9 @@ func TestRolloutGrowthOnALab(t *testing.T) {
 		return f
 	}
 	g := open(gate)
+	if err := g.Observe(t.Context(), engine.Exposure{Cluster: "large", Nodes: 9}); err != nil {
+		t.Fatal(err)
+	}
 	if f := may(g, 1); f.Verdict != verdict.Unknown {
 		t.Errorf("before the first node: %+v", f)
 	}

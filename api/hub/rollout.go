@@ -123,4 +123,6 @@ type ClusterStatus struct {
 	Why     string `json:"why,omitempty"`
 	// Rungs are the measures in force.
 	Rungs []string `json:"rungs,omitempty"`
+	// BreakGlass is why the way back goes by the break-glass way, empty while it goes by the ordinary one.
+	BreakGlass string `json:"breakGlass,omitempty"`
 }

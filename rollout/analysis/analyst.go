@@ -276,6 +276,8 @@ func (a *Analyst) Look(ctx context.Context, e engine.Exposure) (verdict.Look, er
 	defer cancel()
 	if a.o.Analysis.Workload.Mode == v1alpha1.Enabled && (c.Workload != nil || a.o.Replay != nil) && len(e.Exposed)+e.Planned > 0 {
 		findings = append(findings, a.judgeWorkload(within, c, e, last, now)...)
+	} else if a.o.Analysis.Workload.Mode == v1alpha1.Enabled && a.o.Replay == nil {
+		c.lookAhead(within, a.o.Analysis.Workload, now)
 	}
 	findings = append(findings, a.askMetrics(ctx, c, e, now)...)
 	findings = append(findings, a.lookSlowly(c, e, a.now())...)

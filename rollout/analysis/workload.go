@@ -140,6 +140,14 @@ func (c *cluster) lookAtWorkload(ctx context.Context, spec v1alpha1.RolloutWorkl
 	return w, err
 }
 
+// lookAhead asks what a look asks once the change is there, and says nothing of it: the scale gate takes what the API servers do
+// without the change from what they do with it, and our own questions must be in both.
+func (c *cluster) lookAhead(ctx context.Context, spec v1alpha1.RolloutWorkload, now time.Time) {
+	if names, err := c.allNodes(ctx, now); err == nil {
+		_, _ = c.lookAtNodes(ctx, spread(names, maxControlNodes), spec, nil)
+	}
+}
+
 // spread picks the same nodes each time, and not the first by name: those are often of one zone.
 func spread(names []string, most int) []string {
 	hash := func(s string) uint64 { h := fnv.New64a(); h.Write([]byte(s)); return h.Sum64() }

@@ -86,7 +86,11 @@ func (l *lane) begin(ctx context.Context, a assignment) error {
 		return nil
 	case l.lost(&l.unknown, look.Why()), look.Verdict != verdict.Pass, !l.fresh(look):
 		return nil
-	case !l.granted(ctx, a, a.route.Steps[0].Nodes, false):
+	}
+	if done, err := l.withoutIt(ctx, a); err != nil || !done {
+		return err
+	}
+	if !l.granted(ctx, a, a.route.Steps[0].Nodes, false) {
 		return nil
 	}
 	// Begun before it is: who dies between the two finds the mark, and begins again.
@@ -218,6 +222,27 @@ func (l *lane) observe(ctx context.Context, a assignment, d plan.Decision) error
 	l.observing = o
 	go func() { o.ended <- l.e.o.Growth.Observe(within, e) }()
 	return nil
+}
+
+// withoutIt measures the cluster without the change, while the lane looks as it will with it: looks cost the API servers more than
+// a node of most changes, and what is taken from one another must have them in both. It returns whether that is done.
+func (l *lane) withoutIt(ctx context.Context, a assignment) (done bool, err error) {
+	if l.e.o.Growth == nil || l.without {
+		return true, nil
+	}
+	if err := l.observe(ctx, a, plan.Decision{}); err != nil {
+		return false, err
+	}
+	failed, done := l.observed()
+	if !done {
+		return false, nil
+	}
+	l.unobserve()
+	l.without = true
+	if failed != nil {
+		l.e.note(a.leg.Stage, l.name, journal.Warning, "NotObserved", "what the cluster does without the change could not be measured: %v", failed)
+	}
+	return true, nil
 }
 
 // observed is true when the measurement is over.

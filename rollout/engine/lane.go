@@ -36,8 +36,10 @@ type lane struct {
 	unanswered int
 	// again is set when the next round must not wait: something failed.
 	again bool
-	// observing is the measurement of what is held now; nil when none is under way.
+	// observing is the measurement of what is held now; nil when none is under way. without is true once the cluster was measured
+	// without the change.
 	observing *observation
+	without   bool
 }
 
 // run takes the lease and works, until the context ends. While another process has the lease, or nobody knows, nothing is done.

@@ -40,7 +40,7 @@ type Analyst interface {
 // Growth is the scale gate: from what the steps so far cost, what the next exposure and the full one would cost, here and on
 // the clusters that follow.
 type Growth interface {
-	// Observe is told of each exposure that was held for long enough to be measured.
+	// Observe measures an exposure for as long as it is held; the first is of no nodes, before the change comes to the cluster.
 	Observe(ctx context.Context, e Exposure) error
 	// May says whether the change may come to run on this many nodes of the cluster.
 	May(ctx context.Context, cluster string, nodes int) (verdict.Finding, error)

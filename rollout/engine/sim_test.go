@@ -348,7 +348,7 @@ func TestHarmIsSeenWhileAStepIsMeasured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := simulate(t, map[string]int{"a": 9}, nil)
 		s.judge.set(func(j *judge) { j.takes = 30 * time.Minute })
-		s.pass(10 * time.Minute)
+		s.pass(40 * time.Minute) // the first half hour is without the change
 		if n := s.clusters["a"].exposed(); n != 1 {
 			t.Errorf("%d nodes have it while the first is measured", n)
 		}

@@ -336,7 +336,7 @@ func (s *scope) event(about *unstructured.Unstructured, kind, reason, cluster, m
 	if cluster != "" {
 		message = cluster + ": " + message
 	}
-	s.events.Eventf(about, nil, kind, reason, "Rollout", "%s", message[:min(len(message), maxNote)])
+	s.events.Eventf(about, nil, kind, reason, "Rollout", "%s", clip(message, maxNote))
 }
 
 // condition sets a condition, and tells of a new reason.

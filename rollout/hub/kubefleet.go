@@ -250,4 +250,5 @@ func putConditions(request *unstructured.Unstructured, conditions []metav1.Condi
 	return unstructured.SetNestedSlice(request.Object, raw, "status", "conditions")
 }
 
-func clip(text string, most int) string { return text[:min(len(text), most)] }
+// clip cuts a text to so many bytes, between two characters.
+func clip(text string, most int) string { return strings.ToValidUTF8(text[:min(len(text), most)], "") }

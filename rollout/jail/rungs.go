@@ -161,7 +161,7 @@ func (g Gate) lift(ctx context.Context, ids []string, reason string) error {
 // oneLine is a reason as rules take it: one line, at most 500 bytes.
 func oneLine(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
-	return s[:min(len(s), 400)]
+	return strings.ToValidUTF8(s[:min(len(s), 400)], "")
 }
 
 // Jailer puts a service account into a priority level of API Priority and Fairness that dispatches nothing.
