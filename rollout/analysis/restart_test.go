@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -525,41 +524,15 @@ func (l *life) keepsAgain() {
 	l.restart()
 }
 
-// The kernel takes half of a line and no more, as a disk does that gets full; and the file is taken away.
-func TestReadingsOnAFullDisk(t *testing.T) {
+// A file that is taken away is written anew, with all that is known.
+func TestReadingsAreTakenAway(t *testing.T) {
 	l := begin(t, nil, calm)
-	l.until(5)
-	info, err := os.Stat(l.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	full := unix.Rlimit{Cur: uint64(info.Size()) + 100, Max: limit.Max}
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &full); err != nil {
-		t.Fatal(err)
-	}
-	mend := sync.OnceFunc(func() {
-		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
-			t.Error(err)
-		}
-	})
-	defer mend()
-	l.look()
-	l.unkept()
-	if n := l.kept(); n["with"] != 4 {
-		t.Errorf("kept %v", n)
-	}
-	mend()
-	l.keepsAgain()
-	l.until(l.minute + 2)
+	l.until(7)
 	if err := os.Remove(l.file); err != nil {
 		t.Fatal(err)
 	}
 	l.until(l.minute + 2)
-	if n := l.kept(); n["with"] != l.minute-2 { // one died with the restart, one waits for the next
+	if n := l.kept(); n["with"] != l.minute-1 { // one waits for the next
 		t.Errorf("kept %v after the file was taken away at minute %d", n, l.minute)
 	}
 }
