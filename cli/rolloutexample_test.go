@@ -49,7 +49,8 @@ func TestRolloutExampleOnLabs(t *testing.T) {
 	// What a machine that tests share is slow at is not the change's.
 	replace("analysis:\n", "analysis:\n  controlPlane: {mode: Disabled}\n  probes: {mode: Disabled}\n")
 	// What a few cheap agents cost on a machine that tests share is noise: the scale gate has tests of its own.
-	replace("bake:\n", "onUnknown: Wait\nscaleGate: {mode: Disabled}\nbake:\n  factor: 1\n")
+	replace("scaleGate:\n", "scaleGate:\n  mode: Disabled\n")
+	replace("bake:\n", "onUnknown: Wait\nbake:\n  factor: 1\n")
 	file := r.write("telemetry.yaml", text)
 	var out strings.Builder
 	code := Run(t.Context(), &Env{

@@ -87,7 +87,7 @@ func (r *rig) Setup(context.Context) []string {
 		"What a kubelet would report of a crash or of a node without memory is reported in its place: the nodes are simulated. Requests, watches, the webhook, DNS servers that end, and everything that judges are real.",
 		fmt.Sprintf("Drawn: %d courses from the traces of such runs: another time before the change, 4 %% of looks missing, latencies up to a half different and drifting on both clusters, single wild values, lost DNS answers, mishaps of bystanders.", r.options.drawn),
 		"readiness only: all pods of the change are ready 4 s after, and stay so. fixed thresholds: an AnalysisTemplate with Kubernetes' latency objectives, 1 % refused, 85 % processor, 99 % DNS and readiness, failureLimit 2. Both judge the same records.",
-		"Rescue: the change's 12 clients LIST all pods without pause; the ladder jails the component in API Priority and Fairness and takes the change back, with credentials that are exempt, as on the break-glass lane. Times count from the verdict.",
+		"Rescue: the change's 24 clients LIST all pods without pause; the ladder jails the component in API Priority and Fairness and takes the change back, with credentials that are exempt, as on the break-glass lane. Times count from the verdict.",
 		run.LoadAverage(),
 	}
 }
