@@ -1,18 +1,15 @@
 package cli
 
 import (
-	"errors"
-	"io"
-	"net"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/seakeep/seakeep/internal/testkit"
+	"github.com/seakeep/seakeep/lab/link"
 	"github.com/seakeep/seakeep/rollout/rollouttest"
 )
 
@@ -109,117 +106,32 @@ func TestRolloutControllersAreFencedOut(t *testing.T) {
 	again.kill()
 }
 
-// cord is the way to a server that can be cut.
-type cord struct {
-	net.Listener
-	server string
-
-	mu    sync.Mutex
-	is    bool // cut
-	conns map[net.Conn]bool
-	work  sync.WaitGroup
-}
-
-func newCord(t *testing.T, server string) *cord {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cord{Listener: listener, server: server, conns: map[net.Conn]bool{}}
-	c.work.Go(func() {
-		for {
-			near, err := listener.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				c.work.Go(func() { c.join(near) })
-			}
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		c.cut(true)
-		c.work.Wait()
-	})
-	return c
-}
-
-// hold keeps a connection until it is cut; false when it is already.
-func (c *cord) hold(conn net.Conn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.is {
-		_ = conn.Close()
-		return false
-	}
-	c.conns[conn] = true
-	return true
-}
-
-func (c *cord) drop(conn net.Conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.conns, conn)
-	_ = conn.Close()
-}
-
-func (c *cord) join(near net.Conn) {
-	if !c.hold(near) {
-		return
-	}
-	defer c.drop(near)
-	far, err := net.Dial("tcp", c.server)
-	if err != nil || !c.hold(far) {
-		return
-	}
-	defer c.drop(far)
-	back := make(chan struct{})
-	go func() {
-		defer close(back)
-		defer c.drop(near)
-		_, _ = io.Copy(near, far) // it ends when either side does
-	}()
-	_, _ = io.Copy(far, near)
-	c.drop(far)
-	<-back
-}
-
-// cut cuts all there is and lets nothing through, or lets it again.
-func (c *cord) cut(is bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.is = is
-	for conn := range c.conns {
-		if is {
-			_ = conn.Close()
-		}
-	}
-}
-
 // The hub is cut off while a run is on the way: the run goes on, and the status catches up. For longer than the leader's Lease:
 // the controller ends, nothing moves, and the next one goes on.
 func TestRolloutControllerWithoutItsHub(t *testing.T) {
 	h := newHubRig(t, 4, 6)
 	h.daemonSets("short", "long")
 	server := strings.TrimPrefix(h.labs["small"].APIServerURL(0), "https://")
-	c := newCord(t, server)
-	if err := h.labs["small"].WriteKubeconfig(h.account, hubAccount, "https://"+c.Addr().String(), h.labs["small"].CAFile()); err != nil {
+	c, err := link.To(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if err := h.labs["small"].WriteKubeconfig(h.account, hubAccount, "https://"+c.Address(), h.labs["small"].CAFile()); err != nil {
 		t.Fatal(err)
 	}
 	process := h.controllerWith("--leader-lease", "5m")
 	h.apply(h.rollout("short", agent2, ""))
 	h.moved("short", agent2)
 	h.wait("short", ".status.phase", "Running")
-	c.cut(true)
+	c.Refuse()
 	testkit.Within(t, "it is everywhere", 90*time.Second, func() bool {
 		return rollouttest.Images(t, h.clients["large"], "telemetry", "short")[agent2] == 6
 	})
 	if phase := h.kubectl("get", "rollout", "short", "-o", "jsonpath={.status.phase}"); phase != "Running" {
 		t.Errorf("the status says %s with the hub cut off", phase)
 	}
-	c.cut(false)
+	c.Restore()
 	h.wait("short", ".status.phase", "Completed")
 	h.once("short", map[string]int{"small": 4, "large": 6})
 	process.kill()
@@ -228,7 +140,7 @@ func TestRolloutControllerWithoutItsHub(t *testing.T) {
 	process = h.controllerWith()
 	h.apply(h.rollout("long", agent2, ""))
 	h.moved("long", agent2)
-	c.cut(true)
+	c.Refuse()
 	select {
 	case <-process.ended:
 	case <-time.After(time.Minute):
@@ -238,7 +150,7 @@ func TestRolloutControllerWithoutItsHub(t *testing.T) {
 	for cluster, client := range h.clients {
 		stood[cluster] = rollouttest.Images(t, client, "telemetry", "long")
 	}
-	c.cut(false)
+	c.Restore()
 	if stood["large"][agent2] > 3 {
 		t.Errorf("it came to its end: %v", stood)
 	}
