@@ -201,33 +201,8 @@ type outside struct {
 
 func startOutside(t *testing.T) *outside {
 	t.Helper()
-	var packets net.PacketConn
-	var listener net.Listener
-	for range 20 { // a port that is free for UDP may be taken for TCP
-		var err error
-		if packets, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
-		}
-		if listener, err = net.Listen("tcp", packets.LocalAddr().String()); err == nil {
-			break
-		}
-		_ = packets.Close()
-	}
-	if listener == nil {
-		t.Fatal("no port is free for UDP and TCP")
-	}
-	o := &outside{addr: packets.LocalAddr().String(), seen: map[string]int{}}
-	for _, s := range []*dns.Server{{PacketConn: packets, Handler: o}, {Listener: listener, Handler: o}} {
-		started := make(chan struct{})
-		s.NotifyStartedFunc = func() { close(started) }
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = s.ActivateAndServe()
-		}()
-		<-started
-		t.Cleanup(func() { _ = s.Shutdown(); <-done })
-	}
+	o := &outside{seen: map[string]int{}}
+	o.addr = testkit.ServeDNS(t, o, o)
 	return o
 }
 

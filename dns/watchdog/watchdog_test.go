@@ -89,26 +89,8 @@ func (s *standIn) ServeDNS(w dns.ResponseWriter, r *dns.Msg) {
 
 func startStandIn(t *testing.T) *standIn {
 	t.Helper()
-	var packets net.PacketConn
-	var listener net.Listener
-	for range 20 { // a port that is free for UDP may be taken for TCP
-		var err error
-		if packets, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
-		}
-		if listener, err = net.Listen("tcp", packets.LocalAddr().String()); err == nil {
-			break
-		}
-		_ = packets.Close()
-	}
-	s := &standIn{addr: packets.LocalAddr().String(), confirmed: time.Now().UTC().Format(time.RFC3339)}
-	for _, server := range []*dns.Server{{PacketConn: packets, Handler: s}, {Listener: listener, Handler: s}} {
-		started, done := make(chan struct{}), make(chan struct{})
-		server.NotifyStartedFunc = func() { close(started) }
-		go func() { defer close(done); _ = server.ActivateAndServe() }()
-		<-started
-		t.Cleanup(func() { _ = server.Shutdown(); <-done })
-	}
+	s := &standIn{confirmed: time.Now().UTC().Format(time.RFC3339)}
+	s.addr = testkit.ServeDNS(t, s, s)
 	return s
 }
 

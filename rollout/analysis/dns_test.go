@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/internal/testkit"
 )
 
 // dnsServer answers on loopback, UDP and TCP, and remembers the names.
@@ -29,29 +30,7 @@ func dnsServer(t *testing.T, answer func(name string, tcp bool, m *dns.Msg)) (ad
 			_ = w.WriteMsg(m)
 		}
 	}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address = packets.LocalAddr().String()
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, server := range []*dns.Server{{PacketConn: packets, Handler: handler(false)}, {Listener: listener, Handler: handler(true)}} {
-		started := make(chan struct{})
-		server.NotifyStartedFunc = func() { close(started) }
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = server.ActivateAndServe()
-		}()
-		<-started
-		t.Cleanup(func() {
-			_ = server.Shutdown()
-			<-done
-		})
-	}
+	address = testkit.ServeDNS(t, handler(false), handler(true))
 	return address, func() []string {
 		mu.Lock()
 		defer mu.Unlock()
