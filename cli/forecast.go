@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"github.com/seakeep/seakeep/fleet"
 	"github.com/seakeep/seakeep/forecast"
 	"github.com/seakeep/seakeep/forecast/observe"
+	"github.com/seakeep/seakeep/internal/statefile"
 	"github.com/seakeep/seakeep/signals"
 )
 
@@ -46,6 +48,9 @@ type forecastOptions struct {
 	fleet    string
 
 	clusters map[string]fleet.Cluster
+	// kept is the file of samples, nil without one, and known what belongs in it.
+	kept  *statefile.Lines
+	known []forecast.Sample
 }
 
 // newForecast is `seakeep forecast`.
@@ -306,39 +311,40 @@ func (o *forecastOptions) rooms(t forecastTarget, given map[forecast.Kind]foreca
 	return rooms
 }
 
-// earlier reads the samples of before.
-func (o *forecastOptions) earlier() ([]forecast.Sample, error) {
+// earlier reads the samples of before, and opens the file for those that are taken.
+func (o *forecastOptions) earlier() (samples []forecast.Sample, err error) {
 	if o.samples == "" {
 		return nil, nil
 	}
-	f, err := os.Open(o.samples)
-	if errors.Is(err, os.ErrNotExist) && o.workload != "" {
-		return nil, nil // the first step
-	}
-	if err != nil {
+	if _, err := os.Stat(o.samples); err != nil && (o.workload == "" || !errors.Is(err, os.ErrNotExist)) { // at the first step there is none
 		return nil, usageError(fmt.Errorf("reading samples: %w", err), "")
 	}
-	defer f.Close()
-	samples, err := observe.ReadSamples(f)
+	o.kept, err = statefile.OpenLines(o.samples, 0o644, 0, func(r io.Reader) (err error) {
+		samples, err = observe.ReadSamples(r)
+		return err
+	})
 	if err != nil {
-		return nil, usageError(fmt.Errorf("%s: %w", o.samples, err), "")
+		return nil, usageError(err, "")
 	}
+	o.known = slices.Clone(samples)
 	return samples, nil
 }
 
 // keep adds samples to the file.
 func (o *forecastOptions) keep(samples []forecast.Sample) error {
-	if o.samples == "" || len(samples) == 0 {
+	if o.kept == nil {
 		return nil
 	}
-	f, err := os.OpenFile(o.samples, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		return fmt.Errorf("keeping samples: %w", err)
-	}
 	for _, s := range samples {
-		if err := observe.WriteSample(f, s); err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", o.samples, err), f.Close())
+		o.known = append(o.known, s)
+		line, err := observe.Line(s)
+		if err != nil {
+			return err
+		}
+		o.kept.Add(time.Now(), line, func() ([][]byte, error) { return observe.Lines(o.known) })
+		if err := o.kept.Trouble(); err != nil {
+			return fmt.Errorf("keeping samples: %w", err)
 		}
 	}
-	return f.Close()
+	return nil
 }

@@ -27,9 +27,11 @@ func sampleFile(t *testing.T, each float64) string {
 				Server: map[forecast.Kind]float64{forecast.CPU: 1 + 0.001*float64(i) + 0.3*each*float64(n)},
 			}
 			at = at.Add(time.Minute)
-			if err := observe.WriteSample(&b, s); err != nil {
+			line, err := observe.Line(s)
+			if err != nil {
 				t.Fatal(err)
 			}
+			b.Write(line)
 		}
 	}
 	file := filepath.Join(t.TempDir(), "samples.jsonl")

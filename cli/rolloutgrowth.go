@@ -1,12 +1,10 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/forecast"
 	"github.com/seakeep/seakeep/forecast/observe"
+	"github.com/seakeep/seakeep/internal/statefile"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/verdict"
 	"github.com/seakeep/seakeep/signals"
@@ -37,14 +36,12 @@ const (
 type rolloutGrowth struct {
 	gate    v1alpha1.RolloutScaleGate
 	change  v1alpha1.RolloutChange
-	file    string
 	counted signals.Resource
 	now     func() time.Time
 
-	mu      sync.Mutex
-	samples []forecast.Sample
-	// whole is how many bytes of the file are whole lines; what follows is torn, and would spoil the line that is added to it.
-	whole    int64
+	mu       sync.Mutex
+	samples  []forecast.Sample
+	kept     *statefile.Lines
 	clusters map[string]*growthCluster
 }
 
@@ -66,18 +63,15 @@ var _ engine.Growth = (*rolloutGrowth)(nil)
 
 // newRolloutGrowth reads what an earlier process of the run has measured.
 func newRolloutGrowth(gate v1alpha1.RolloutScaleGate, change v1alpha1.RolloutChange, file string) (*rolloutGrowth, error) {
-	g := &rolloutGrowth{gate: gate, change: change, file: file, counted: signals.Resource{Resource: "pods"}, now: time.Now, clusters: map[string]*growthCluster{}}
-	data, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return g, nil
-	}
+	g := &rolloutGrowth{gate: gate, change: change, counted: signals.Resource{Resource: "pods"}, now: time.Now, clusters: map[string]*growthCluster{}}
+	var err error
+	g.kept, err = statefile.OpenLines(file, 0o600, 0, func(r io.Reader) (err error) {
+		g.samples, err = observe.ReadSamples(r)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("reading what the steps so far cost: %w", err)
+		return nil, fmt.Errorf("taking up what the steps so far cost: %w", err)
 	}
-	if g.samples, err = observe.ReadSamples(bytes.NewReader(data)); err != nil {
-		return nil, fmt.Errorf("reading what the steps so far cost, %s: %w", file, err)
-	}
-	g.whole = int64(bytes.LastIndexByte(data, '\n') + 1)
 	return g, nil
 }
 
@@ -186,31 +180,14 @@ func (g *rolloutGrowth) keep(s forecast.Sample) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.samples = append(g.samples, s)
-	if err := os.MkdirAll(filepath.Dir(g.file), 0o700); err != nil {
-		return fmt.Errorf("keeping what a step cost: %w", err)
-	}
-	f, err := os.OpenFile(g.file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	line, err := observe.Line(s)
 	if err != nil {
+		return err
+	}
+	g.kept.Add(g.now(), line, func() ([][]byte, error) { return observe.Lines(g.samples) })
+	if err := g.kept.Trouble(); err != nil {
 		return fmt.Errorf("keeping what a step cost: %w", err)
 	}
-	return errors.Join(g.append(f, s), f.Close())
-}
-
-func (g *rolloutGrowth) append(f *os.File, s forecast.Sample) error {
-	info, err := f.Stat()
-	if err == nil && info.Size() > g.whole {
-		err = f.Truncate(g.whole)
-	}
-	if err != nil {
-		return fmt.Errorf("keeping what a step cost: %w", err)
-	}
-	if err := observe.WriteSample(f, s); err != nil {
-		return errors.Join(err, f.Truncate(g.whole))
-	}
-	if info, err = f.Stat(); err != nil {
-		return fmt.Errorf("keeping what a step cost: %w", err)
-	}
-	g.whole = info.Size()
 	return nil
 }
 

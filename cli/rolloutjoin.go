@@ -118,7 +118,7 @@ func joinRollout(ctx context.Context, env *Env, o *rolloutCarry, r *v1alpha1.Rol
 			return nil, err
 		}
 	}
-	looked := analysis.Options{Analysis: r.Analysis, Interval: r.Interval.Duration, Metrics: metrics, File: filepath.Join(o.state.dir, "readings-"+p.Run+".jsonl"), Log: env.Log()}
+	looked := analysis.Options{Analysis: r.Analysis, Interval: r.Interval.Duration, Metrics: metrics, Ahead: joined.growth != nil, File: filepath.Join(o.state.dir, "readings-"+p.Run+".jsonl"), Log: env.Log()}
 	var errs []error
 	for _, stage := range p.Stages {
 		for _, leg := range stage.Legs {

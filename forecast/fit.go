@@ -97,7 +97,7 @@ func (m *Model) learn(name string, samples []Sample) *cluster {
 	}
 	c.short = m.held(steady)
 	for _, kind := range Kinds() {
-		if l := fitLine(steady, kind, m.options.ModelError); l != nil {
+		if l := fitLine(steady, kind, m.options.floor(kind)); l != nil {
 			c.lines[kind] = l
 			if b, ok := fitBurst(startups, kind, l); ok {
 				c.bursts[kind] = b

@@ -147,6 +147,8 @@ func share(kind Kind, i Interval, room Room, bound float64) Share {
 		s.Outcome, s.Reason = Unknown, i.Unknown
 	case s.Upper <= bound:
 		s.Outcome, s.Reason = Pass, fmt.Sprintf("%s: its upper bound is within %s", figures, limit)
+	case i.Unknown != "":
+		s.Outcome, s.Reason = Unknown, fmt.Sprintf("%s: %s", figures, i.Unknown)
 	default:
 		s.Outcome, s.Reason = Unknown, fmt.Sprintf("%s: its upper bound, %.0f %%, is over %s and its lower one is not; more samples narrow it", figures, 100*s.Upper, limit)
 	}

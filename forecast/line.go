@@ -23,7 +23,11 @@ type line struct {
 	// bent is how many times more a node costs on the highest step than on the first by the term w·n², when it is significant.
 	bent   float64
 	tested bool
+	// highest is what the most exposed nodes cost, with its standard deviation.
+	highest highest
 }
+
+type highest struct{ n, y, sd, freedom float64 }
 
 // level is the windows of one exposure.
 type level struct {
@@ -121,7 +125,40 @@ func fitLine(samples []Sample, kind Kind, modelError float64) *line {
 		}
 	}
 	l.straight(levels)
+	l.highest = l.measured(levels[len(levels)-1])
 	return l
+}
+
+// measured is what the nodes of a step cost, beyond what there was without them.
+func (l *line) measured(at level) highest {
+	h := highest{n: float64(at.n), freedom: float64(at.freedom)}
+	seconds := 0.0
+	for _, o := range at.windows {
+		h.y, seconds = h.y+o.y*o.weight, seconds+o.weight
+	}
+	h.y /= seconds
+	variance := at.variance / seconds
+	if !l.own {
+		h.y -= l.a
+		variance += l.varA
+	}
+	h.sd = math.Sqrt(variance)
+	return h
+}
+
+// steepest is the power of the nodes by which a component's cost can grow: each node reads, whenever one of them writes, as much as
+// all of them have written.
+const steepest = 3
+
+// atMost is what a line that bends comes to on n nodes if what was measured last grows as steeply as can be from there on; ok is
+// false when that was measured once only.
+func (l *line) atMost(n, modelError float64) (y float64, ok bool) {
+	h := l.highest
+	t := student(0.975, h.freedom)
+	if math.IsInf(t, 0) {
+		return 0, false
+	}
+	return math.Max(0, h.y+math.Hypot(t*h.sd, normal*modelError*h.y)) * math.Pow(math.Max(1, n/h.n), steepest), true
 }
 
 // weigh makes the observations of a fit.

@@ -29,7 +29,7 @@ type Interval struct {
 	// Upper means nothing when Unbounded.
 	Upper     float64 `json:"upper"`
 	Unbounded bool    `json:"unbounded,omitempty"`
-	// Unknown says why the upper bound is none, or what is missing; the lower one holds even so.
+	// Unknown says why the upper bound is none or far off, or what is missing; the lower one holds even so.
 	Unknown string `json:"unknown,omitempty"`
 	// From says what it rests on.
 	From string `json:"from,omitempty"`
@@ -179,14 +179,60 @@ func (m *Model) kind(kind Kind, at At) (i Interval, ok bool) {
 		joint.From = fmt.Sprintf("%d clusters", len(all))
 		i = joint
 	}
-	for _, c := range m.clusters {
-		if l := c.lines[kind]; l != nil && l.bent > 0 {
-			i.Unbounded = true
-			i.Unknown = fmt.Sprintf("%s a node grows with the nodes exposed: %.1f times from the first step to %d nodes of %s. It may watch what it writes, and no straight line holds that",
-				kind, l.bent, l.levels[len(l.levels)-1], c.name)
+	var own *source // of the cluster that is asked about
+	if at := slices.IndexFunc(all, func(s source) bool { return !s.other }); at >= 0 {
+		own = &all[at]
+	}
+	for _, s := range all {
+		if s.l.bent == 0 || own != nil && s.other && own.l.tested && own.l.highest.n >= s.l.highest.n {
+			continue // it was exposed as far itself, and says how it grows
 		}
+		i = m.bent(i, kind, float64(at.Exposed), s, own)
 	}
 	return i, true
+}
+
+// bent widens an interval to what the cost would be if it went on as steeply as can be beyond where a source bends: no straight line
+// and no parabola can be trusted there, but where even that fits it does not matter. Own is the cluster that is asked about, nil when
+// nothing was measured there.
+func (m *Model) bent(i Interval, kind Kind, n float64, s source, own *source) Interval {
+	i.Unknown = fmt.Sprintf("%s a node grows with the nodes exposed: %.1f times from the first step to %.0f nodes of %s. It may watch what it writes, and no straight line holds that",
+		kind, s.l.bent, s.l.highest.n, s.c.name)
+	upper, ok := s.l.atMost(n, m.options.floor(kind))
+	if ok {
+		upper *= math.Exp(math.Max(0, s.exponent*s.reach) + normal*m.reached(s))
+	}
+	if own != nil && s.other {
+		if y, known := m.steep(kind, n, s, *own); known && (!ok || y < upper) {
+			upper, ok = y, true
+		}
+	}
+	if !ok {
+		i.Unbounded = true
+		return i
+	}
+	i.Upper = math.Max(i.Upper, upper)
+	i.Unknown += fmt.Sprintf("; by the cube of the nodes it is at most %s", Number(upper))
+	return i
+}
+
+// steep is an upper bound by what a cluster's own nodes cost, which have no doubt over size: they say how high, and another cluster,
+// whose line bends and which was exposed further, how steep.
+func (m *Model) steep(kind Kind, n float64, s, own source) (upper float64, ok bool) {
+	if own.l.bent > 0 {
+		return own.l.atMost(n, m.options.floor(kind))
+	}
+	straight := m.interval(own)
+	return straight.Upper * s.l.bent * math.Pow(math.Max(1, n/s.l.highest.n), steepest-1), !straight.Unbounded
+}
+
+// reached is the standard deviation, as a logarithm, of what is carried over to the size asked about.
+func (m *Model) reached(s source) float64 {
+	reach := m.options.PriorSpread * s.reach
+	if s.other {
+		reach = math.Hypot(reach, math.Sqrt2*m.options.ClusterError)
+	}
+	return math.Abs(reach)
 }
 
 func (s *source) spread() float64 { return math.Hypot(s.sampling, s.model) }
@@ -216,11 +262,7 @@ func (m *Model) interval(s source) Interval {
 		return i
 	}
 	half := math.Hypot(t*math.Hypot(s.sampling, s.future), normal*s.model) * carried
-	reach := m.options.PriorSpread * s.reach
-	if s.other {
-		reach = math.Hypot(reach, math.Sqrt2*m.options.ClusterError)
-	}
-	z := normal * reach
+	z := normal * m.reached(s)
 	i.Upper = math.Max(0, s.y*carried+half)
 	i.Lower = math.Max(0, s.y*carried-half)
 	if i.Mean > 0 && z > 0 {

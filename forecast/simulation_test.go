@@ -21,9 +21,9 @@ type world struct {
 	// fixed is what the component costs besides, in seats, where it runs on any node; elected says that it does not without.
 	fixed   float64
 	elected bool
-	// watched is what each request costs more for each node that watches what it writes.
-	watched float64
-	drift   float64 // relative standard deviation of a whole step: the hour of the day
+	// watched is what each request costs more for each node that watches what it writes, listed for each pair of nodes.
+	watched, listed float64
+	drift           float64 // relative standard deviation of a whole step: the hour of the day
 }
 
 type agent struct{ phase, cost float64 }
@@ -48,7 +48,7 @@ func (w world) hold(random *rand.Rand, name string, agents []agent, exposed, win
 	hour := math.Exp(w.drift * random.NormFloat64())
 	for _, a := range agents[:exposed] {
 		for at := a.phase * w.period.Seconds(); at < seconds*float64(windows); at += w.period.Seconds() * (1 + w.jitter*random.Float64()) {
-			cost := hour * (a.cost + w.watched*float64(exposed)) * math.Exp(w.scatter*random.NormFloat64()-w.scatter*w.scatter/2)
+			cost := hour * (a.cost + (w.watched+w.listed*float64(exposed))*float64(exposed)) * math.Exp(w.scatter*random.NormFloat64()-w.scatter*w.scatter/2)
 			c := all[int(at/seconds)].Cost
 			c[Seats] += cost / seconds
 			c[Requests] += 1 / seconds
@@ -137,37 +137,50 @@ func median(values []float64) float64 {
 	return slices.Sorted(slices.Values(values))[len(values)/2]
 }
 
-// An agent that watches what all of them write costs n² in itself. Three nodes show a strong one, nine a weaker one; and from
-// the step that shows it on there is no upper bound.
+// An agent that watches what all of them write costs n² in itself, and one that LISTs all of it whenever one writes n³. Three nodes
+// show a strong one, nine a weaker one; from the step that shows it on the upper bound is above the truth, and nothing passes for which
+// there is no room.
 func TestAgentsThatWatchWhatTheyWrite(t *testing.T) {
 	const trials = 200
 	for name, tc := range map[string]struct {
-		watched float64 // of what a request costs, for each node that watches
-		steps   []int
-		found   float64
+		watched, listed float64 // of what a request costs, for each node that watches, and for each pair of nodes
+		steps           []int
+		found           float64
 	}{
-		"as much again for each node, at 3": {1, []int{0, 1, 3}, 0.8},
-		"as much again for each node, at 9": {1, []int{0, 1, 3, 9}, 0.99},
-		"a twentieth, at 9":                 {0.05, []int{0, 1, 3, 9}, 0.5},
-		"a twentieth, at 27":                {0.05, []int{0, 1, 3, 9, 27}, 0.99},
+		"as much again for each node, at 3": {1, 0, []int{0, 1, 3}, 0.8},
+		"as much again for each node, at 9": {1, 0, []int{0, 1, 3, 9}, 0.99},
+		"a twentieth, at 9":                 {0.05, 0, []int{0, 1, 3, 9}, 0.45},
+		"a twentieth, at 27":                {0.05, 0, []int{0, 1, 3, 9, 27}, 0.99},
+		"a twentieth, at 81":                {0.05, 0, []int{0, 1, 3, 9, 27, 81}, 0.99},
+		"by the cube, at 9":                 {0, 0.05, []int{0, 1, 3, 9}, 0.99},
+		"by the cube, at 81":                {0, 0.05, []int{0, 1, 3, 9, 27, 81}, 0.99},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found := 0
+			found, below, passed := 0, 0, 0
 			for seed := range uint64(trials) {
 				random := rand.New(rand.NewPCG(seed, 8))
-				w := world{nodes: 300, period: 15 * time.Second, jitter: 0.1, seats: 0.05, scatter: 0.2, differ: 0.05, drift: 0.02, watched: tc.watched * 0.05}
-				m, err := Fit(w.steps(random, "large", w.agents(random), 6, time.Minute, tc.steps...), Options{})
+				w := world{nodes: 300, period: 15 * time.Second, jitter: 0.1, seats: 0.05, scatter: 0.2, differ: 0.05, drift: 0.02, watched: tc.watched * 0.05, listed: tc.listed * 0.05}
+				agents := w.agents(random)
+				m, err := Fit(w.steps(random, "large", agents, 6, time.Minute, tc.steps...), Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
+				truth := w.hold(random, "large", agents, w.nodes, 1, time.Minute)[0].Cost[Seats]
 				p := m.Predict(At{Cluster: "large", Nodes: 300})
-				if p.Kinds[Seats].Unbounded && Judge(p, Capacity{Kinds: map[Kind]Room{Seats: {Capacity: 1e6}}}).Outcome == Unknown {
-					found++
+				if p.Kinds[Seats].Unknown == "" {
+					continue
+				}
+				found++
+				if truth > p.Kinds[Seats].Upper {
+					below++
+				}
+				if Judge(p, Capacity{Kinds: map[Kind]Room{Seats: {Capacity: truth}}}).Outcome == Pass {
+					passed++
 				}
 			}
-			t.Logf("%d of %d found", found, trials)
-			if float64(found)/trials < tc.found {
-				t.Errorf("%d of %d are found, want %g", found, trials, tc.found)
+			t.Logf("%d of %d found; the truth of %d is above the bound", found, trials, below)
+			if float64(found)/trials < tc.found || below > found/40 || passed > 0 {
+				t.Errorf("%d of %d are found, want %g; of %d the truth is above the bound; %d passed without room", found, trials, tc.found, below, passed)
 			}
 		})
 	}

@@ -363,10 +363,12 @@ func TestRecord(t *testing.T) {
 		{Cluster: "c", Nodes: 3, Exposed: 3, From: epoch.Add(time.Minute), To: epoch.Add(2 * time.Minute), Server: map[forecast.Kind]float64{forecast.CPU: 1}, Startup: true, Started: 2},
 	}
 	var file bytes.Buffer
-	for _, s := range want {
-		if err := WriteSample(&file, s); err != nil {
-			t.Fatal(err)
-		}
+	lines, err := Lines(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range lines {
+		file.Write(line)
 	}
 	file.WriteString("\n{\"cluster\":\"c\",\"nod")
 	got, err := ReadSamples(&file)

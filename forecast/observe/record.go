@@ -48,14 +48,24 @@ func ReadSamples(r io.Reader) ([]forecast.Sample, error) {
 	}
 }
 
-// WriteSample adds one sample as a line, in one write.
-func WriteSample(w io.Writer, s forecast.Sample) error {
+// Line is a sample as ReadSamples reads it, with its line feed.
+func Line(s forecast.Sample) ([]byte, error) {
 	line, err := json.Marshal(s)
 	if err != nil {
-		return fmt.Errorf("writing a sample: %w", err)
+		return nil, fmt.Errorf("writing a sample: %w", err)
 	}
-	if _, err := w.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("writing a sample: %w", err)
+	return append(line, '\n'), nil
+}
+
+// Lines are samples as ReadSamples reads them.
+func Lines(samples []forecast.Sample) ([][]byte, error) {
+	lines := make([][]byte, 0, len(samples))
+	for _, s := range samples {
+		line, err := Line(s)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, line)
 	}
-	return nil
+	return lines, nil
 }

@@ -53,7 +53,7 @@ func (p Page) plot(c Cluster, kind forecast.Kind, limit float64) string {
 	canvas := &canvas{x1: full}
 	final := c.Prediction.Kinds[kind]
 	highest := math.Max(final.Mean, limit)
-	if !final.Unbounded {
+	if !final.Unbounded && final.Unknown == "" { // else it is none, or far off
 		highest = math.Max(highest, math.Min(final.Upper, 20*math.Max(final.Mean, limit)))
 	}
 	canvas.y1 = highest * 1.1

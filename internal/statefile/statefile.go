@@ -2,6 +2,7 @@
 // needs in an outage must be readable after a power cut, a full disk or a flipped bit, so a file is written whole to
 // a temporary name in the same folder, fsynced, renamed and the folder fsynced; it says its version and checksum; and
 // the two generations before it are kept, so that a bad one costs the latest change and not everything.
+// What grows by a line at a time, and need not outlive the machine's power, is Lines.
 package statefile
 
 import (

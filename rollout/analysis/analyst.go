@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/internal/statefile"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/verdict"
 )
@@ -53,6 +54,9 @@ type Options struct {
 	Metrics []Metric
 	// Clusters are all of the fleet's that can be reached: those without the change are what it is compared with.
 	Clusters []Cluster
+	// Ahead asks the workload's questions also where nothing runs the change yet. A scale gate takes what API servers do without it
+	// from what they do with it, and what our own looks cost must be in both.
+	Ahead bool
 	// Record, if set, is told what each reading and each look measured.
 	Record func(Record)
 	// File, if set, is where readings are kept for the next process: the time before the change cannot be measured again. It is
@@ -70,7 +74,7 @@ type Analyst struct {
 	o        Options
 	clusters map[string]*cluster
 	began    time.Time
-	book     *notebook // nil without a file
+	book     *statefile.Lines // nil without a file
 }
 
 var _ engine.Analyst = (*Analyst)(nil)
@@ -276,12 +280,12 @@ func (a *Analyst) Look(ctx context.Context, e engine.Exposure) (verdict.Look, er
 	defer cancel()
 	if a.o.Analysis.Workload.Mode == v1alpha1.Enabled && (c.Workload != nil || a.o.Replay != nil) && len(e.Exposed)+e.Planned > 0 {
 		findings = append(findings, a.judgeWorkload(within, c, e, last, now)...)
-	} else if a.o.Analysis.Workload.Mode == v1alpha1.Enabled && a.o.Replay == nil {
+	} else if a.o.Ahead && a.o.Analysis.Workload.Mode == v1alpha1.Enabled {
 		c.lookAhead(within, a.o.Analysis.Workload, now)
 	}
 	findings = append(findings, a.askMetrics(ctx, c, e, now)...)
 	findings = append(findings, a.lookSlowly(c, e, a.now())...)
-	if err := a.book.trouble(); err != nil {
+	if err := a.unkept(); err != nil {
 		findings = append(findings, verdict.Finding{Check: checkKept, Verdict: verdict.Unknown, Fresh: true, At: last.at, Reason: "what is measured cannot be kept, and a restart would lose it: " + err.Error()})
 	}
 	if ctx.Err() != nil {

@@ -140,18 +140,18 @@ func (k keptReading) reading() reading {
 }
 
 // readKept reads lines as they were written, one reading each. A last line without its end, of a process that was killed, is passed
-// over; any other that is wrong is an error with its number. whole is how many bytes the others are.
-func readKept(r io.Reader) (all []keptReading, whole int64, err error) {
+// over; any other that is wrong is an error with its number.
+func readKept(r io.Reader) (all []keptReading, err error) {
 	lines := bufio.NewReaderSize(r, maxKeptLine)
 	for number := 1; ; number++ {
 		line, err := lines.ReadSlice('\n')
 		if errors.Is(err, io.EOF) {
-			return all, whole, nil
+			return all, nil
 		}
 		if errors.Is(err, bufio.ErrBufferFull) {
 			// The torn one may be of any length: only the end of the file shows which it is.
 			if torn, err := endless(lines); torn || err != nil {
-				return all, whole, err
+				return all, err
 			}
 			err = fmt.Errorf("it is longer than %d bytes", maxKeptLine)
 		}
@@ -160,10 +160,9 @@ func readKept(r io.Reader) (all []keptReading, whole int64, err error) {
 			k, err = parseKept(line)
 		}
 		if err != nil {
-			return nil, 0, fmt.Errorf("line %d: %w", number, err)
+			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
 		all = append(all, k)
-		whole += int64(len(line))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,11 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/internal/testkit"
@@ -162,6 +165,10 @@ func (r *rig) looks(a *Analyst, e engine.Exposure, want verdict.Verdict, within 
 	return look, n
 }
 
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(q *http.Request) (*http.Response, error) { return f(q) }
+
 func failing(l verdict.Look) []string {
 	var names []string
 	for _, f := range l.Findings {
@@ -192,6 +199,45 @@ func TestLookOnALab(t *testing.T) {
 	})
 	exposed := engine.Exposure{Cluster: "lab", Stage: "s", Step: 1, Nodes: 5, Planned: 1, Exposed: []string{r.update.Spec.NodeName}, Since: time.Now(), Ready: time.Now(), UpdateRevision: r.update.Labels[appsv1.ControllerRevisionHashLabelKey]}
 
+	t.Run("before the change nodes are asked what they are asked with it, where that is wanted", func(t *testing.T) {
+		r.t = t
+		asked := func(ahead bool, e engine.Exposure) (nodes map[string]int) {
+			var mu sync.Mutex
+			nodes = map[string]int{}
+			over := r.cluster()
+			over.Config = rest.CopyConfig(over.Config)
+			over.Config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+				return roundTripper(func(q *http.Request) (*http.Response, error) {
+					mu.Lock()
+					if on, ok := strings.CutPrefix(q.URL.Query().Get("fieldSelector"), "spec.nodeName="); ok {
+						nodes["pods of "+on]++
+					} else if on, ok := strings.CutPrefix(q.URL.Path, "/api/v1/nodes/"); ok {
+						nodes[on]++
+					}
+					mu.Unlock()
+					return next.RoundTrip(q)
+				})
+			})
+			a, err := New(Options{Analysis: analysisOf(t, nil), Interval: interval, Ahead: ahead, Clusters: []Cluster{over}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.Look(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+			return nodes
+		}
+		with, before := asked(true, exposed), engine.Exposure{Cluster: "lab", Nodes: 5}
+		if len(with) != 10 {
+			t.Errorf("with the change: %v, want 5 nodes and the pods of each", with)
+		}
+		if diff := cmp.Diff(with, asked(true, before)); diff != "" {
+			t.Errorf("before it (-with +before)\n%s", diff)
+		}
+		if n := asked(false, before); len(n) != 0 {
+			t.Errorf("before it, where nothing needs that: %v", n)
+		}
+	})
 	t.Run("a good change passes, and not at the first look", func(t *testing.T) {
 		r.t = t
 		first, err := analyst.Look(t.Context(), exposed)

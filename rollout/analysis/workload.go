@@ -140,8 +140,7 @@ func (c *cluster) lookAtWorkload(ctx context.Context, spec v1alpha1.RolloutWorkl
 	return w, err
 }
 
-// lookAhead asks what a look asks once the change is there, and says nothing of it: the scale gate takes what the API servers do
-// without the change from what they do with it, and our own questions must be in both.
+// lookAhead asks what a look asks once the change is there, and says nothing of it.
 func (c *cluster) lookAhead(ctx context.Context, spec v1alpha1.RolloutWorkload, now time.Time) {
 	if names, err := c.allNodes(ctx, now); err == nil {
 		_, _ = c.lookAtNodes(ctx, spread(names, maxControlNodes), spec, nil)
