@@ -125,7 +125,7 @@ var errLinesChanged = errors.New("it was taken away or cut by somebody else")
 
 // append adds one line in one write. What a write that failed has left is cut off, so that the file stays lines.
 func (l *Lines) append(line []byte) error {
-	flags := os.O_RDWR
+	flags := os.O_RDWR | os.O_APPEND
 	if l.size == 0 {
 		flags |= os.O_CREATE
 		if err := os.MkdirAll(filepath.Dir(l.path), 0o700); err != nil {
@@ -154,9 +154,6 @@ func (l *Lines) append(line []byte) error {
 		if err := f.Truncate(l.size); err != nil {
 			return err
 		}
-	}
-	if _, err := f.Seek(l.size, io.SeekStart); err != nil {
-		return err
 	}
 	if _, err := l.write(f, line); err != nil {
 		return errors.Join(err, f.Truncate(l.size))
