@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -17,7 +16,6 @@ import (
 	"github.com/seakeep/seakeep/fleet"
 	"github.com/seakeep/seakeep/forecast"
 	"github.com/seakeep/seakeep/forecast/observe"
-	"github.com/seakeep/seakeep/internal/statefile"
 	"github.com/seakeep/seakeep/signals"
 )
 
@@ -48,9 +46,7 @@ type forecastOptions struct {
 	fleet    string
 
 	clusters map[string]fleet.Cluster
-	// kept is the file of samples, nil without one, and known what belongs in it.
-	kept  *statefile.Lines
-	known []forecast.Sample
+	record   *observe.Record // nil without a file
 }
 
 // newForecast is `seakeep forecast`.
@@ -312,37 +308,26 @@ func (o *forecastOptions) rooms(t forecastTarget, given map[forecast.Kind]foreca
 }
 
 // earlier reads the samples of before, and opens the file for those that are taken.
-func (o *forecastOptions) earlier() (samples []forecast.Sample, err error) {
+func (o *forecastOptions) earlier() (_ []forecast.Sample, err error) {
 	if o.samples == "" {
 		return nil, nil
 	}
 	if _, err := os.Stat(o.samples); err != nil && (o.workload == "" || !errors.Is(err, os.ErrNotExist)) { // at the first step there is none
 		return nil, usageError(fmt.Errorf("reading samples: %w", err), "")
 	}
-	o.kept, err = statefile.OpenLines(o.samples, 0o644, 0, func(r io.Reader) (err error) {
-		samples, err = observe.ReadSamples(r)
-		return err
-	})
-	if err != nil {
+	if o.record, err = observe.OpenRecord(o.samples, 0o644); err != nil {
 		return nil, usageError(err, "")
 	}
-	o.known = slices.Clone(samples)
-	return samples, nil
+	return slices.Clone(o.record.Samples), nil
 }
 
 // keep adds samples to the file.
 func (o *forecastOptions) keep(samples []forecast.Sample) error {
-	if o.kept == nil {
+	if o.record == nil {
 		return nil
 	}
 	for _, s := range samples {
-		o.known = append(o.known, s)
-		line, err := observe.Line(s)
-		if err != nil {
-			return err
-		}
-		o.kept.Add(time.Now(), line, func() ([][]byte, error) { return observe.Lines(o.known) })
-		if err := o.kept.Trouble(); err != nil {
+		if err := o.record.Keep(s); err != nil {
 			return fmt.Errorf("keeping samples: %w", err)
 		}
 	}

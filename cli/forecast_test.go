@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -17,7 +16,11 @@ import (
 // sampleFile has what a component cost on none, one and three nodes, in seats a node.
 func sampleFile(t *testing.T, each float64) string {
 	t.Helper()
-	var b bytes.Buffer
+	file := filepath.Join(t.TempDir(), "samples.jsonl")
+	record, err := observe.OpenRecord(file, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
 	at := time.Date(2024, 12, 11, 15, 0, 0, 0, time.UTC)
 	for _, n := range []int{0, 1, 3} {
 		for i := range 4 {
@@ -27,16 +30,10 @@ func sampleFile(t *testing.T, each float64) string {
 				Server: map[forecast.Kind]float64{forecast.CPU: 1 + 0.001*float64(i) + 0.3*each*float64(n)},
 			}
 			at = at.Add(time.Minute)
-			line, err := observe.Line(s)
-			if err != nil {
+			if err := record.Keep(s); err != nil {
 				t.Fatal(err)
 			}
-			b.Write(line)
 		}
-	}
-	file := filepath.Join(t.TempDir(), "samples.jsonl")
-	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
 	}
 	return file
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/forecast"
 	"github.com/seakeep/seakeep/forecast/observe"
-	"github.com/seakeep/seakeep/internal/statefile"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/verdict"
 	"github.com/seakeep/seakeep/signals"
@@ -40,8 +38,7 @@ type rolloutGrowth struct {
 	now     func() time.Time
 
 	mu       sync.Mutex
-	samples  []forecast.Sample
-	kept     *statefile.Lines
+	record   *observe.Record
 	clusters map[string]*growthCluster
 }
 
@@ -65,10 +62,7 @@ var _ engine.Growth = (*rolloutGrowth)(nil)
 func newRolloutGrowth(gate v1alpha1.RolloutScaleGate, change v1alpha1.RolloutChange, file string) (*rolloutGrowth, error) {
 	g := &rolloutGrowth{gate: gate, change: change, counted: signals.Resource{Resource: "pods"}, now: time.Now, clusters: map[string]*growthCluster{}}
 	var err error
-	g.kept, err = statefile.OpenLines(file, 0o600, 0, func(r io.Reader) (err error) {
-		g.samples, err = observe.ReadSamples(r)
-		return err
-	})
+	g.record, err = observe.OpenRecord(file, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("taking up what the steps so far cost: %w", err)
 	}
@@ -179,13 +173,7 @@ func (g *rolloutGrowth) measure(ctx context.Context, c *growthCluster, nodes, ex
 func (g *rolloutGrowth) keep(s forecast.Sample) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.samples = append(g.samples, s)
-	line, err := observe.Line(s)
-	if err != nil {
-		return err
-	}
-	g.kept.Add(g.now(), line, func() ([][]byte, error) { return observe.Lines(g.samples) })
-	if err := g.kept.Trouble(); err != nil {
+	if err := g.record.Keep(s); err != nil {
 		return fmt.Errorf("keeping what a step cost: %w", err)
 	}
 	return nil
@@ -239,7 +227,7 @@ func (g *rolloutGrowth) May(ctx context.Context, cluster string, nodes int) (ver
 func (g *rolloutGrowth) any(cluster string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, s := range g.samples {
+	for _, s := range g.record.Samples {
 		if s.Cluster == cluster {
 			return true
 		}
@@ -249,7 +237,7 @@ func (g *rolloutGrowth) any(cluster string) bool {
 
 func (g *rolloutGrowth) judge(c *growthCluster, nodes int) (verdict.Finding, error) {
 	g.mu.Lock()
-	samples := append([]forecast.Sample(nil), g.samples...)
+	samples := append([]forecast.Sample(nil), g.record.Samples...)
 	g.mu.Unlock()
 	options := forecast.Options{Window: g.window(), MinHold: g.gate.Window.Duration, MinSizes: g.gate.MinClusterSizes}
 	if g.gate.PriorExponent != nil {

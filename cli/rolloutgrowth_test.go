@@ -134,8 +134,8 @@ func TestRolloutGrowthAfterATornLine(t *testing.T) {
 	sample := forecast.Sample{Cluster: "c", Nodes: 9, Exposed: 1, From: from, To: from.Add(time.Minute), Cost: map[forecast.Kind]float64{forecast.Requests: 1}}
 	for n := range 4 {
 		g, err := newRolloutGrowth(v1alpha1.RolloutScaleGate{}, v1alpha1.RolloutChange{}, file)
-		if err != nil || len(g.samples) != n {
-			t.Fatalf("%d samples are read, want %d: %v", len(g.samples), n, err)
+		if err != nil || len(g.record.Samples) != n {
+			t.Fatalf("%d samples are read, want %d: %v", len(g.record.Samples), n, err)
 		}
 		if err := g.keep(sample); err != nil {
 			t.Fatal(err)

@@ -23,17 +23,18 @@ type line struct {
 	// bent is how many times more a node costs on the highest step than on the first by the term w·n², when it is significant.
 	bent   float64
 	tested bool
-	// highest is what the most exposed nodes cost, with its standard deviation.
-	highest highest
+	// upper is the upper bound of what the most exposed nodes, the last of levels, were measured to cost; infinite when they were
+	// measured once only.
+	upper float64
 }
-
-type highest struct{ n, y, sd, freedom float64 }
 
 // level is the windows of one exposure.
 type level struct {
 	n        int
 	windows  []observation // weight is seconds
-	variance float64       // of a second's worth of measurement
+	seconds  float64
+	mean     float64
+	variance float64 // of a second's worth of measurement
 	freedom  int
 }
 
@@ -55,14 +56,13 @@ func levelsOf(samples []Sample, kind Kind) (levels []level, own bool) {
 	slices.SortFunc(levels, func(a, b level) int { return cmp.Compare(a.n, b.n) })
 	for i := range levels {
 		l := &levels[i]
-		mean, seconds := 0.0, 0.0
 		for _, o := range l.windows {
-			mean, seconds = mean+o.y*o.weight, seconds+o.weight
+			l.mean, l.seconds = l.mean+o.y*o.weight, l.seconds+o.weight
 		}
-		mean /= seconds
+		l.mean /= l.seconds
 		if l.freedom = len(l.windows) - 1; l.freedom > 0 {
 			for _, o := range l.windows {
-				l.variance += o.weight * (o.y - mean) * (o.y - mean) / float64(l.freedom)
+				l.variance += o.weight * (o.y - l.mean) * (o.y - l.mean) / float64(l.freedom)
 			}
 		}
 	}
@@ -125,40 +125,34 @@ func fitLine(samples []Sample, kind Kind, modelError float64) *line {
 		}
 	}
 	l.straight(levels)
-	l.highest = l.measured(levels[len(levels)-1])
+	l.upper = l.measured(levels[len(levels)-1], modelError)
 	return l
 }
 
-// measured is what the nodes of a step cost, beyond what there was without them.
-func (l *line) measured(at level) highest {
-	h := highest{n: float64(at.n), freedom: float64(at.freedom)}
-	seconds := 0.0
-	for _, o := range at.windows {
-		h.y, seconds = h.y+o.y*o.weight, seconds+o.weight
-	}
-	h.y /= seconds
-	variance := at.variance / seconds
+// measured is the upper bound of what the nodes of a step cost, beyond what there was without them.
+func (l *line) measured(at level, modelError float64) float64 {
+	y, variance := at.mean, at.variance/at.seconds
 	if !l.own {
-		h.y -= l.a
+		y -= l.a
 		variance += l.varA
 	}
-	h.sd = math.Sqrt(variance)
-	return h
+	t := student(0.975, float64(at.freedom))
+	if math.IsInf(t, 0) {
+		return math.Inf(1)
+	}
+	return math.Max(0, y+math.Hypot(t*math.Sqrt(variance), normal*modelError*y))
 }
+
+// most is how many nodes were exposed at once.
+func (l *line) most() float64 { return float64(l.levels[len(l.levels)-1]) }
 
 // steepest is the power of the nodes by which a component's cost can grow: each node reads, whenever one of them writes, as much as
 // all of them have written.
 const steepest = 3
 
-// atMost is what a line that bends comes to on n nodes if what was measured last grows as steeply as can be from there on; ok is
-// false when that was measured once only.
-func (l *line) atMost(n, modelError float64) (y float64, ok bool) {
-	h := l.highest
-	t := student(0.975, h.freedom)
-	if math.IsInf(t, 0) {
-		return 0, false
-	}
-	return math.Max(0, h.y+math.Hypot(t*h.sd, normal*modelError*h.y)) * math.Pow(math.Max(1, n/h.n), steepest), true
+// atMost is what a line that bends comes to on n nodes if what was measured last grows as steeply as can be from there on.
+func (l *line) atMost(n float64) float64 {
+	return l.upper * math.Pow(math.Max(1, n/l.most()), steepest)
 }
 
 // weigh makes the observations of a fit.

@@ -184,7 +184,7 @@ func (m *Model) kind(kind Kind, at At) (i Interval, ok bool) {
 		own = &all[at]
 	}
 	for _, s := range all {
-		if s.l.bent == 0 || own != nil && s.other && own.l.tested && own.l.highest.n >= s.l.highest.n {
+		if s.l.bent == 0 || own != nil && s.other && own.l.tested && own.l.most() >= s.l.most() {
 			continue // it was exposed as far itself, and says how it grows
 		}
 		i = m.bent(i, kind, float64(at.Exposed), s, own)
@@ -197,17 +197,12 @@ func (m *Model) kind(kind Kind, at At) (i Interval, ok bool) {
 // nothing was measured there.
 func (m *Model) bent(i Interval, kind Kind, n float64, s source, own *source) Interval {
 	i.Unknown = fmt.Sprintf("%s a node grows with the nodes exposed: %.1f times from the first step to %.0f nodes of %s. It may watch what it writes, and no straight line holds that",
-		kind, s.l.bent, s.l.highest.n, s.c.name)
-	upper, ok := s.l.atMost(n, m.options.floor(kind))
-	if ok {
-		upper *= math.Exp(math.Max(0, s.exponent*s.reach) + normal*m.reached(s))
-	}
+		kind, s.l.bent, s.l.most(), s.c.name)
+	upper := s.l.atMost(n) * math.Exp(math.Max(0, s.exponent*s.reach)+normal*m.reached(s))
 	if own != nil && s.other {
-		if y, known := m.steep(kind, n, s, *own); known && (!ok || y < upper) {
-			upper, ok = y, true
-		}
+		upper = math.Min(upper, m.steep(n, s, *own))
 	}
-	if !ok {
+	if math.IsInf(upper, 0) {
 		i.Unbounded = true
 		return i
 	}
@@ -218,12 +213,15 @@ func (m *Model) bent(i Interval, kind Kind, n float64, s source, own *source) In
 
 // steep is an upper bound by what a cluster's own nodes cost, which have no doubt over size: they say how high, and another cluster,
 // whose line bends and which was exposed further, how steep.
-func (m *Model) steep(kind Kind, n float64, s, own source) (upper float64, ok bool) {
+func (m *Model) steep(n float64, s, own source) float64 {
 	if own.l.bent > 0 {
-		return own.l.atMost(n, m.options.floor(kind))
+		return own.l.atMost(n)
 	}
 	straight := m.interval(own)
-	return straight.Upper * s.l.bent * math.Pow(math.Max(1, n/s.l.highest.n), steepest-1), !straight.Unbounded
+	if straight.Unbounded {
+		return math.Inf(1)
+	}
+	return straight.Upper * s.l.bent * math.Pow(math.Max(1, n/s.l.most()), steepest-1)
 }
 
 // reached is the standard deviation, as a logarithm, of what is carried over to the size asked about.

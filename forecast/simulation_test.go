@@ -149,7 +149,7 @@ func TestAgentsThatWatchWhatTheyWrite(t *testing.T) {
 	}{
 		"as much again for each node, at 3": {1, 0, []int{0, 1, 3}, 0.8},
 		"as much again for each node, at 9": {1, 0, []int{0, 1, 3, 9}, 0.99},
-		"a twentieth, at 9":                 {0.05, 0, []int{0, 1, 3, 9}, 0.45},
+		"a twentieth, at 9":                 {0.05, 0, []int{0, 1, 3, 9}, 0.5},
 		"a twentieth, at 27":                {0.05, 0, []int{0, 1, 3, 9, 27}, 0.99},
 		"a twentieth, at 81":                {0.05, 0, []int{0, 1, 3, 9, 27, 81}, 0.99},
 		"by the cube, at 9":                 {0, 0.05, []int{0, 1, 3, 9}, 0.99},

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -362,16 +364,21 @@ func TestRecord(t *testing.T) {
 		{Cluster: "c", Nodes: 3, Exposed: 1, From: epoch, To: epoch.Add(time.Minute), Cost: map[forecast.Kind]float64{forecast.Seats: 0.25}},
 		{Cluster: "c", Nodes: 3, Exposed: 3, From: epoch.Add(time.Minute), To: epoch.Add(2 * time.Minute), Server: map[forecast.Kind]float64{forecast.CPU: 1}, Startup: true, Started: 2},
 	}
-	var file bytes.Buffer
-	lines, err := Lines(want)
+	file := filepath.Join(t.TempDir(), "samples.jsonl")
+	record, err := OpenRecord(file, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range lines {
-		file.Write(line)
+	for _, s := range want {
+		if err := record.Keep(s); err != nil {
+			t.Fatal(err)
+		}
 	}
-	file.WriteString("\n{\"cluster\":\"c\",\"nod")
-	got, err := ReadSamples(&file)
+	kept, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadSamples(bytes.NewReader(append(kept, "\n{\"cluster\":\"c\",\"nod"...)))
 	if err != nil {
 		t.Fatal(err)
 	}

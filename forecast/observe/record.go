@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"time"
 
 	"github.com/seakeep/seakeep/forecast"
+	"github.com/seakeep/seakeep/internal/statefile"
 )
 
 // Bounds on a file of samples: one a minute for two months, of all kinds.
@@ -48,24 +51,52 @@ func ReadSamples(r io.Reader) ([]forecast.Sample, error) {
 	}
 }
 
-// Line is a sample as ReadSamples reads it, with its line feed.
-func Line(s forecast.Sample) ([]byte, error) {
-	line, err := json.Marshal(s)
-	if err != nil {
-		return nil, fmt.Errorf("writing a sample: %w", err)
-	}
-	return append(line, '\n'), nil
+// Record is the samples of a component in a file, for the process that follows. It is for one goroutine at a time.
+type Record struct {
+	// Samples are all there are, those of earlier processes first.
+	Samples []forecast.Sample
+	lines   *statefile.Lines
 }
 
-// Lines are samples as ReadSamples reads them.
-func Lines(samples []forecast.Sample) ([][]byte, error) {
-	lines := make([][]byte, 0, len(samples))
-	for _, s := range samples {
-		line, err := Line(s)
+// OpenRecord reads what earlier processes have kept in a file, if there is one. mode is that of a file which is made.
+func OpenRecord(path string, mode os.FileMode) (*Record, error) {
+	var r Record
+	var err error
+	r.lines, err = statefile.OpenLines(path, mode, 0, func(from io.Reader) (err error) {
+		r.Samples, err = ReadSamples(from)
+		return err
+	})
+	return &r, err
+}
+
+// Keep adds a sample. One that could not be written down, which is the error, is made up for by a later call.
+func (r *Record) Keep(s forecast.Sample) error {
+	r.Samples = append(r.Samples, s)
+	line, err := sampleLine(s)
+	if err != nil {
+		return err
+	}
+	r.lines.Add(time.Now(), line, r.all)
+	return r.lines.Trouble()
+}
+
+func (r *Record) all() ([][]byte, error) {
+	lines := make([][]byte, 0, len(r.Samples))
+	for _, s := range r.Samples {
+		line, err := sampleLine(s)
 		if err != nil {
 			return nil, err
 		}
 		lines = append(lines, line)
 	}
 	return lines, nil
+}
+
+// sampleLine is a sample as ReadSamples reads it, with its line feed.
+func sampleLine(s forecast.Sample) ([]byte, error) {
+	line, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("writing a sample: %w", err)
+	}
+	return append(line, '\n'), nil
 }

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -175,7 +174,7 @@ func (l *Lines) anew(all func() ([][]byte, error)) error {
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o700); err != nil {
 		return err
 	}
-	l.sweep()
+	sweep(l.path)
 	f, err := renameio.NewPendingFile(l.path, renameio.WithPermissions(l.mode), renameio.WithTempDir(filepath.Dir(l.path)))
 	if err != nil {
 		return err
@@ -197,16 +196,6 @@ func (l *Lines) anew(all func() ([][]byte, error)) error {
 	}
 	l.size, l.count, l.behind = size, len(lines), false
 	return nil
-}
-
-// sweep removes what processes that were killed over writing anew have left.
-func (l *Lines) sweep() {
-	entries, _ := os.ReadDir(filepath.Dir(l.path)) // what cannot be listed stays
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "."+filepath.Base(l.path)) && e.Type().IsRegular() {
-			_ = os.Remove(filepath.Join(filepath.Dir(l.path), e.Name()))
-		}
-	}
 }
 
 // linesWriter writes as Lines does.

@@ -155,8 +155,18 @@ func TestLinesAreWrittenAnew(t *testing.T) {
 			if err := spoil(l.path); err != nil {
 				t.Fatal(err)
 			}
+			editor := filepath.Join(filepath.Dir(l.path), ".lines.swp")
+			if err := os.MkdirAll(filepath.Dir(editor), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(editor, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			l.add("c")
 			l.want("a", "b", "c")
+			if err := os.Remove(editor); err != nil {
+				t.Errorf("somebody else's file was swept: %v", err)
+			}
 			if left, err := filepath.Glob(filepath.Join(filepath.Dir(l.path), ".*")); err != nil || len(left) != 0 {
 				t.Errorf("%v, %v", left, err)
 			}

@@ -84,17 +84,20 @@ func (f *File) Save(v any) error {
 	return nil
 }
 
-// sweep removes the temporary files of processes that were killed over a Save, once: they would pile up. Only who saves
-// may do it, because a reader would take them from under the writer.
+// sweep removes temporary files, once. Only who saves may do it, because a reader would take them from under the writer.
 func (f *File) sweep() {
-	if f.swept {
-		return
+	if !f.swept {
+		f.swept = true
+		sweep(f.path)
 	}
-	f.swept = true
-	dir, base := filepath.Split(f.path)
-	entries, err := os.ReadDir(dir)
+}
+
+// sweep removes the temporary files of processes that were killed over writing a file anew: they would pile up.
+func sweep(path string) {
+	dir, base := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(dir))
 	if err != nil {
-		return // Save will say what is wrong
+		return // writing will say what is wrong
 	}
 	for _, e := range entries {
 		// renameio's names: a dot, the name, a number.
