@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -37,6 +38,19 @@ type failure struct {
 	output        string
 }
 
+// A failure is printed with its first and last lines: a test that ran out of time prints every goroutine's stack, thousands
+// of lines that push out of sight (a CI's log is often cut in its middle) what other tests said.
+const headLines, tailLines = 150, 50
+
+// slowest is how many tests are named at the end as those that took longest, and slowSeconds what is not worth naming.
+const slowest, slowSeconds = 20, 10
+
+// timed is how long one test took.
+type timed struct {
+	name    string
+	seconds float64
+}
+
 // reader holds the output of what is still running.
 type reader struct {
 	out      io.Writer
@@ -44,6 +58,7 @@ type reader struct {
 	output   map[string]*strings.Builder // by package + " " + test
 	bad      map[string]int              // failed tests of a package so far
 	notable  []failure
+	times    []timed // of tests, not of their parts
 	buildLog strings.Builder
 }
 
@@ -94,6 +109,9 @@ func (r *reader) line(line []byte) {
 }
 
 func (r *reader) testEnds(e event) {
+	if !strings.Contains(e.Test, "/") && e.Elapsed >= slowSeconds {
+		r.times = append(r.times, timed{e.Package + " " + e.Test, e.Elapsed})
+	}
 	switch e.Action {
 	case "pass":
 		r.counts.passed++
@@ -148,8 +166,27 @@ func (r *reader) finish() {
 	}
 	for _, f := range r.notable {
 		fmt.Fprintf(r.out, "\n%s %s\n", f.verdict, f.name)
-		for line := range strings.Lines(f.output) {
-			fmt.Fprintf(r.out, "    %s", line)
+		lines := slices.Collect(strings.Lines(f.output))
+		for i, line := range lines {
+			switch left := len(lines) - tailLines - headLines; {
+			case left <= 0 || i < headLines || i >= headLines+left:
+				fmt.Fprintf(r.out, "    %s", line)
+			case i == headLines:
+				fmt.Fprintf(r.out, "    … %d lines left out\n", left)
+			}
+		}
+	}
+	if len(r.times) > 0 {
+		slices.SortStableFunc(r.times, func(a, b timed) int { return cmp.Compare(b.seconds, a.seconds) })
+		fmt.Fprintf(r.out, "\nslowest:\n")
+		for _, t := range r.times[:min(slowest, len(r.times))] {
+			fmt.Fprintf(r.out, "    %.0fs %s\n", t.seconds, t.name)
+		}
+	}
+	if len(r.notable) > 0 {
+		fmt.Fprintf(r.out, "\nnot passed:\n")
+		for _, f := range r.notable {
+			fmt.Fprintf(r.out, "    %s %s: %s\n", f.verdict, f.name, f.reason())
 		}
 	}
 	if r.counts.brokenPackages > 0 {
@@ -159,4 +196,25 @@ func (r *reader) finish() {
 		fmt.Fprintf(r.out, "\n%d tests were skipped; none may be\n", r.counts.skipped)
 	}
 	fmt.Fprintf(r.out, "\n%d passed, %d failed, %d skipped\n", r.counts.passed, r.counts.failed, r.counts.skipped)
+}
+
+// reason is the first line that says why: what a test reported, or a panic; of a test that says neither, its first line.
+// It is cut, since the whole is printed above.
+func (f failure) reason() string {
+	const longest = 300 // runes
+	reason := ""
+	for line := range strings.Lines(f.output) {
+		line = strings.TrimSpace(line)
+		said := strings.Contains(line, "_test.go:") || strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
+		if said || reason == "" && line != "" && !strings.HasPrefix(line, "=== ") {
+			reason = line
+		}
+		if said {
+			break
+		}
+	}
+	if runes := []rune(reason); len(runes) > longest {
+		return string(runes[:longest]) + "…"
+	}
+	return reason
 }

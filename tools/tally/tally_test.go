@@ -61,6 +61,35 @@ func TestTally(t *testing.T) {
 			wantLast: "0 passed, 0 failed, 0 skipped",
 			wantText: "UNFINISHED p TestA\n    panic: test timed out",
 		},
+		"what failed is said again at the end, shortly": {
+			stream: `{"Action":"output","Package":"p","Test":"TestA","Output":"=== RUN   TestA\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"some log\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:7: got 1, want 2\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:9: more\n"}
+{"Action":"fail","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Output":"FAIL\n"}
+{"Action":"fail","Package":"p"}`,
+			wantLast: "0 passed, 1 failed, 0 skipped",
+			wantText: "not passed:\n    FAIL p TestA: a_test.go:7: got 1, want 2\n",
+		},
+		"every goroutine's stack does not push out what others said": {
+			stream: `{"Action":"output","Package":"p","Output":"panic: test timed out after 20m0s\n"}
+` + strings.Repeat(`{"Action":"output","Package":"p","Output":"goroutine 1\n"}
+`, 998) + `{"Action":"output","Package":"p","Output":"the end\n"}
+{"Action":"fail","Package":"p"}`,
+			wantLast: "0 passed, 0 failed, 0 skipped",
+			wantText: strings.Repeat("    goroutine 1\n", 149) + "    … 800 lines left out\n" + strings.Repeat("    goroutine 1\n", 49) + "    the end\n\nnot passed:\n    FAIL p: panic: test timed out after 20m0s\n",
+		},
+		"what took long is named": {
+			stream: `{"Action":"pass","Package":"p","Test":"TestA","Elapsed":12}
+{"Action":"pass","Package":"p","Test":"TestB/part","Elapsed":40}
+{"Action":"pass","Package":"p","Test":"TestB","Elapsed":40}
+{"Action":"pass","Package":"p","Test":"TestC","Elapsed":1}
+{"Action":"pass","Package":"p","Elapsed":53}`,
+			wantGood: true,
+			wantLast: "4 passed, 0 failed, 0 skipped",
+			wantText: "\nslowest:\n    40s p TestB\n    12s p TestA\n\n",
+		},
 		"nothing ran": {
 			stream:   "go: updates to go.mod needed\n",
 			wantLast: "0 passed, 0 failed, 0 skipped",
