@@ -250,6 +250,7 @@ func TestOversizeHeaders(t *testing.T) {
 // answered 401. A flood of bad tokens must not close the connections that carry certificates and good tokens.
 func TestBadTokensChurnNobody(t *testing.T) {
 	l := cluster(t)
+	foreign := upstreamConnections(t, l, nil)
 	n := gatetest.Open(t, l, gatetest.Options{})
 	certificate := n.Client(lab.Admin)
 	config := n.Config(lab.Admin)
@@ -266,7 +267,7 @@ func TestBadTokensChurnNobody(t *testing.T) {
 		check(t, err)
 	}
 	ask()
-	before := upstreamConnections(t, n.Lab)
+	before := upstreamConnections(t, n.Lab, foreign)
 	if len(before) < 2 {
 		t.Fatalf("the gate has %d connections to the API server, want those of certificates and of tokens", len(before))
 	}
@@ -288,7 +289,7 @@ func TestBadTokensChurnNobody(t *testing.T) {
 				}
 			}
 			ask()
-			now := upstreamConnections(t, n.Lab)
+			now := upstreamConnections(t, n.Lab, foreign)
 			for _, connection := range before {
 				if !slices.Contains(now, connection) {
 					t.Errorf("the connection %s to the API server was closed: there were %v, there are %v", connection, before, now)
@@ -304,11 +305,11 @@ func TestBadTokensChurnNobody(t *testing.T) {
 // server, which counts resets too, close the connection of everyone.
 func TestResetsChurnNobody(t *testing.T) {
 	l := cluster(t)
-	foreign := upstreamConnections(t, l)
+	foreign := upstreamConnections(t, l, nil)
 	n := gatetest.Open(t, l, gatetest.Options{})
 	others := watchBystander(t, n)
 	others.mustBeServed(t, "nothing")
-	before := slices.DeleteFunc(upstreamConnections(t, n.Lab), func(c string) bool { return slices.Contains(foreign, c) })
+	before := upstreamConnections(t, n.Lab, foreign)
 	if len(before) == 0 {
 		t.Fatal("the gate has no connection to the API server")
 	}
@@ -329,7 +330,7 @@ func TestResetsChurnNobody(t *testing.T) {
 				_ = f.conn.Close()
 			}
 			others.mustBeServed(t, "resets")
-			now := upstreamConnections(t, n.Lab)
+			now := upstreamConnections(t, n.Lab, foreign)
 			t.Logf("%d requests reset; connections to the API server: %d before, %d now", total, len(before), len(now))
 			for _, connection := range before {
 				if !slices.Contains(now, connection) {
@@ -340,9 +341,9 @@ func TestResetsChurnNobody(t *testing.T) {
 	}
 }
 
-// upstreamConnections are this process's established connections to the API server, the gate's among them, by their
-// local port and inode.
-func upstreamConnections(t testing.TB, l *lab.Lab) []string {
+// upstreamConnections are this process's established connections to the API server, by their local port and inode. Before a gate is
+// opened they are foreign to it: of earlier tests' clients and gates, and idle, so that they end when their time has come.
+func upstreamConnections(t testing.TB, l *lab.Lab, foreign []string) []string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(l.APIServerURL(0), "https://"))
 	check(t, err)
@@ -364,7 +365,9 @@ func upstreamConnections(t testing.TB, l *lab.Lab) []string {
 		// sl local_address rem_address st … inode (proc(5)); 01 is established.
 		columns := strings.Fields(string(line))
 		if len(columns) > 9 && columns[2] == remote && columns[3] == "01" && mine[columns[9]] {
-			found = append(found, columns[1]+"/"+columns[9])
+			if connection := columns[1] + "/" + columns[9]; !slices.Contains(foreign, connection) {
+				found = append(found, connection)
+			}
 		}
 	}
 	return found

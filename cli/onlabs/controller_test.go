@@ -1,7 +1,6 @@
-package cli
+package onlabs
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -200,25 +199,4 @@ func TestRolloutControllerOnLabs(t *testing.T) {
 		t.Errorf("the events are:\n%s", out)
 	}
 	kill()
-}
-
-func TestRolloutControllerRefuses(t *testing.T) {
-	for name, test := range map[string]struct {
-		args []string
-		want string
-	}{
-		"no fleet":     {nil, "controller needs --fleet"},
-		"no namespace": {[]string{"--fleet", "f"}, "controller needs --namespace"},
-		"everybody":    {[]string{"--fleet", "f", "-n", "s", "--metrics", "0.0.0.0:1"}, "beyond loopback"},
-		"no port":      {[]string{"--fleet", "f", "-n", "s", "--health", "127.0.0.1"}, "must be host:port or 0"},
-		"every":        {[]string{"--fleet", "f", "-n", "s", "--status-every", "1h"}, "--status-every must be"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var stderr bytes.Buffer
-			code := Run(t.Context(), &Env{Args: append([]string{"rollout", "controller"}, test.args...), Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: &stderr, Getenv: func(string) string { return "" }})
-			if code != ExitUsage || !strings.Contains(stderr.String(), test.want) {
-				t.Errorf("ended with %d:\n%s\nwant %q", code, stderr.String(), test.want)
-			}
-		})
-	}
 }

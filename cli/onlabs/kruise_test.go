@@ -1,4 +1,4 @@
-package cli
+package onlabs
 
 import (
 	"encoding/json"
@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seakeep/seakeep/cli"
 	"github.com/seakeep/seakeep/rollout/journal"
 	"github.com/seakeep/seakeep/rollout/plan"
 	"github.com/seakeep/seakeep/rollout/rollouttest"
@@ -37,15 +38,15 @@ func TestRolloutOfAdvancedDaemonSets(t *testing.T) {
 	}
 	file := r.advanced("killed", agent2)
 	var p plan.Plan
-	if err := json.Unmarshal([]byte(r.run(ExitOK, "run", "-f", file, "--dry-run", "-o", "json")), &p); err != nil || p.Largest != "large" || len(p.Stages) != 3 {
+	if err := json.Unmarshal([]byte(r.run(cli.ExitOK, "run", "-f", file, "--dry-run", "-o", "json")), &p); err != nil || p.Largest != "large" || len(p.Stages) != 3 {
 		t.Errorf("planned %+v, %v", p, err)
 	}
-	killed := r.killOver(random, ExitOK, "-f", file)
+	killed := r.killOver(random, cli.ExitOK, "-f", file)
 	t.Logf("killed %d times on the way forth", killed)
 	r.want("killed", map[string]int{agent2: 4}, map[string]int{agent2: 6})
 	id := r.status("killed").ID
-	r.run(ExitOK, "rollback", "killed")
-	killed = r.killOver(random, ExitFindings, "--continue", id)
+	r.run(cli.ExitOK, "rollback", "killed")
+	killed = r.killOver(random, cli.ExitFindings, "--continue", id)
 	t.Logf("killed %d times on the way back", killed)
 	r.want("killed", map[string]int{agent1: 4}, map[string]int{agent1: 6})
 	if v := r.status("killed"); v.Phase != journal.RolledBack {
@@ -64,7 +65,7 @@ func TestRolloutOfAdvancedDaemonSets(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.write("stuck.yaml", strings.Replace(string(text), `image: "`+agent2+`"`, `image: "`+agent2+`", resources: {requests: {cpu: "9000"}}`, 1)+"onFailure: {rungs: [{name: freeze}, {name: revert}]}\n")
-	if out := r.run(ExitFindings, "run", "-f", stuck); !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "with 1 of 4 nodes exposed") {
+	if out := r.run(cli.ExitFindings, "run", "-f", stuck); !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "with 1 of 4 nodes exposed") {
 		t.Errorf("printed:\n%s", out)
 	}
 	r.want("stuck", map[string]int{agent1: 4}, map[string]int{agent1: 6})

@@ -1,4 +1,4 @@
-package cli
+package onlabs
 
 import (
 	"path/filepath"
@@ -88,6 +88,8 @@ func TestRolloutControllersAreFencedOut(t *testing.T) {
 	rollouttest.Namespace(t, h.clients["small"], "rival")
 	h.apply(h.rollout("fought", agent2, ""))
 	h.moved("fought", agent2)
+	h.kubectl("annotate", "rollout", "fought", "seakeep.dev/order=pause") // once it is over the rival may go on
+	h.wait("fought", ".status.phase", "Paused")
 	rival := h.controllerWith("--kubeconfig", h.kubeconfig, "-n", "rival", "--state-dir", filepath.Join(h.dir, "rival"))
 	h.rollout("fought", agent3, "")
 	h.kubectl("-n", "rival", "apply", "-f", h.object("fought"))
@@ -95,13 +97,15 @@ func TestRolloutControllersAreFencedOut(t *testing.T) {
 		out, _ := h.try("-n", "rival", "get", "events")
 		return strings.Contains(out, "holds the lease: nothing is done here until it is free")
 	})
-	h.wait("fought", ".status.phase", "Completed")
 	rival.kill()
 	for cluster, client := range h.clients {
 		if on := rollouttest.Images(t, client, "telemetry", "fought"); on[agent3] > 0 {
 			t.Errorf("%s: the rival moved pods: %v", cluster, on)
 		}
 	}
+	h.kubectl("annotate", "rollout", "fought", "seakeep.dev/order=resume")
+	h.wait("fought", ".status.phase", "Completed")
+	h.want("fought", map[string]int{agent2: 4}, map[string]int{agent2: 6})
 	h.once("fought", map[string]int{"small": 4, "large": 6})
 	again.kill()
 }

@@ -1,4 +1,4 @@
-package cli
+package onlabs
 
 import (
 	"os"
@@ -8,6 +8,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/seakeep/seakeep/cli"
 	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/rollout/rollouttest"
 )
@@ -15,7 +16,8 @@ import (
 // The example of the documentation, on two small labs and told faster: a first install that brings its own namespace and rights
 // comes to every node of both clusters, and to those that will come.
 func TestRolloutExampleOnLabs(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join("..", "docs", "examples", "telemetry.yaml"))
+	t.Parallel()
+	data, err := os.ReadFile(filepath.Join("..", "..", "docs", "examples", "telemetry.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,12 +55,12 @@ func TestRolloutExampleOnLabs(t *testing.T) {
 	replace("bake:\n", "onUnknown: Wait\nbake:\n  factor: 1\n")
 	file := r.write("telemetry.yaml", text)
 	var out strings.Builder
-	code := Run(t.Context(), &Env{
+	code := cli.Run(t.Context(), &cli.Env{
 		Args:  []string{"rollout", "run", "-f", file, "--state-dir", filepath.Join(r.dir, "state"), "--every", "500ms"},
 		Stdin: strings.NewReader(""), Stdout: &out, Stderr: t.Output(), Getenv: func(string) string { return "" },
 	})
 	t.Logf("\n%s", out.String())
-	if code != ExitOK {
+	if code != cli.ExitOK {
 		t.Fatalf("ended with %d", code)
 	}
 	for name, l := range r.labs {

@@ -1,4 +1,4 @@
-package cli
+package onlabs
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/apf"
+	"github.com/seakeep/seakeep/cli"
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/lab/link"
@@ -89,7 +90,7 @@ func (r *glassRig) fleet(glass lab.Identity) {
 // upon runs the command, and does something at the very moment an event is told: nothing was done yet for what it says.
 func (r *glassRig) upon(event string, do func(), args ...string) (out string, code int) {
 	w := &uponWriter{event: event, do: do}
-	code = Run(r.t.Context(), &Env{Args: r.args(args...), Stdin: strings.NewReader(""), Stdout: w, Stderr: r.t.Output(), Getenv: func(string) string { return "" }})
+	code = cli.Run(r.t.Context(), &cli.Env{Args: r.args(args...), Stdin: strings.NewReader(""), Stdout: w, Stderr: r.t.Output(), Getenv: func(string) string { return "" }})
 	return w.all.String(), code
 }
 
@@ -164,14 +165,14 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 
 	// What may not do what the way back needs is found before anything moves.
 	r.fleet(lab.User("nobody"))
-	out := r.run(ExitUsage, "run", "-f", file)
+	out := r.run(cli.ExitUsage, "run", "-f", file)
 	for _, want := range []string{"cluster large: breakGlass may not", "delete pods in telemetry", "update daemonsets.apps killed in telemetry", "update leases.coordination.k8s.io in kube-system"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("printed:\n%s\nwant %q", out, want)
 		}
 	}
 	r.fleet(lab.BreakGlass)
-	r.run(ExitOK, "run", "-f", file)
+	r.run(cli.ExitOK, "run", "-f", file)
 	r.want("killed", map[string]int{agent2: 3}, map[string]int{agent2: 9})
 	for cluster := range r.labs {
 		if deletes, writes, leases := r.by(cluster, lab.BreakGlass.String()); deletes+writes+leases > 0 {
@@ -181,7 +182,7 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 
 	// It is cut in the middle of the way back, the process is killed while it goes by break-glass, and the next one finds it cut.
 	id := r.status("killed").ID
-	r.run(ExitOK, "rollback", "killed")
+	r.run(cli.ExitOK, "rollback", "killed")
 	child, ended := r.spawnRollout("--continue", id)
 	testkit.Within(t, "the large cluster is on its way back", time.Minute, func() bool {
 		l := legOf(r.status("killed"), "large")
@@ -198,7 +199,7 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 	_ = child.Process.Kill()
 	<-ended
 	r.links["small"].Refuse()
-	killed := 1 + r.killOver(rand.New(rand.NewPCG(20241211, 7)), ExitFindings, "--continue", id)
+	killed := 1 + r.killOver(rand.New(rand.NewPCG(20241211, 7)), cli.ExitFindings, "--continue", id)
 	t.Logf("killed %d times on the way back", killed)
 	v := r.status("killed")
 	told := slices.IndexFunc(v.Events, func(e journal.Event) bool { return e.Cluster == "large" && e.Reason == "BreakGlass" })
@@ -223,7 +224,7 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 	cutAt := time.Time{}
 	out, code := r.upon(" Failed: ", func() { r.links["small"].Silence(); cutAt = time.Now() }, "run", "-f", stuck)
 	t.Logf("back %v after the cut:\n%s", time.Since(cutAt).Round(100*time.Millisecond), out)
-	if code != ExitFindings || !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "small  BreakGlass: ") || !strings.Contains(out, "small  reached by break-glass: the ordinary way ") {
+	if code != cli.ExitFindings || !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "small  BreakGlass: ") || !strings.Contains(out, "small  reached by break-glass: the ordinary way ") {
 		t.Errorf("printed:\n%s", out)
 	}
 	r.want("stuck", map[string]int{agent1: 3}, map[string]int{agent1: 9})
@@ -242,9 +243,9 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 		l.Refuse()
 	}
 	id = r.status("killed").ID
-	r.run(ExitUsage, "run", "--continue", id)
-	r.run(ExitOK, "rollback", "killed")
-	r.run(ExitFindings, "run", "--continue", id)
+	r.run(cli.ExitUsage, "run", "--continue", id)
+	r.run(cli.ExitOK, "rollback", "killed")
+	r.run(cli.ExitFindings, "run", "--continue", id)
 	r.want("killed", map[string]int{agent1: 3}, map[string]int{agent1: 9})
 }
 
@@ -264,9 +265,9 @@ func TestRolloutTellsAnswersFromFailures(t *testing.T) {
 	for cluster, client := range r.clients {
 		rollouttest.DaemonSet(t, client, "telemetry", "refused", r.sizes[cluster])
 	}
-	r.run(ExitOK, "run", "-f", r.rollout("refused", agent2, ""))
+	r.run(cli.ExitOK, "run", "-f", r.rollout("refused", agent2, ""))
 	id := r.status("refused").ID
-	r.run(ExitOK, "rollback", "refused")
+	r.run(cli.ExitOK, "rollback", "refused")
 	var out string
 	ended := make(chan int, 1)
 	go func() {
@@ -285,7 +286,7 @@ func TestRolloutTellsAnswersFromFailures(t *testing.T) {
 	// The lease is asked for every round, 200 ms, and the patience is 1 s.
 	testkit.Within(t, "it was refused for long", time.Minute, func() bool { return refused() >= 20 })
 	r.allow("large")
-	if code := <-ended; code != ExitFindings || strings.Contains(out, "BreakGlass") || !strings.Contains(out, "ROLLEDBACK") {
+	if code := <-ended; code != cli.ExitFindings || strings.Contains(out, "BreakGlass") || !strings.Contains(out, "ROLLEDBACK") {
 		t.Errorf("printed:\n%s", out)
 	}
 	r.want("refused", map[string]int{agent1: 2}, map[string]int{agent1: 3})
@@ -293,13 +294,13 @@ func TestRolloutTellsAnswersFromFailures(t *testing.T) {
 		t.Errorf("%d deletes, %d writes and %d leases went by break-glass", deletes, writes, leases)
 	}
 
-	r.run(ExitOK, "run", "-f", r.rollout("refused", agent2, "")) // a new run, because the one before is over
+	r.run(cli.ExitOK, "run", "-f", r.rollout("refused", agent2, "")) // a new run, because the one before is over
 	id = r.status("refused").ID
-	r.run(ExitOK, "rollback", "refused")
+	r.run(cli.ExitOK, "rollback", "refused")
 	jailed := time.Time{}
 	out, code := r.upon("RollingBack: ", func() { r.jail("large"); jailed = time.Now() }, "run", "--continue", id)
 	t.Logf("back %v after there were no seats:\n%s", time.Since(jailed).Round(100*time.Millisecond), out)
-	if code != ExitFindings || !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "large  BreakGlass: ") || strings.Contains(out, "small  BreakGlass: ") {
+	if code != cli.ExitFindings || !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "large  BreakGlass: ") || strings.Contains(out, "small  BreakGlass: ") {
 		t.Errorf("printed:\n%s", out)
 	}
 	r.want("refused", map[string]int{agent1: 2}, map[string]int{agent1: 3})

@@ -1,4 +1,4 @@
-package cli
+package onlabs
 
 import (
 	"path/filepath"

@@ -1,4 +1,4 @@
-package cli
+package onlabs
 
 import (
 	"bufio"
@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seakeep/seakeep/cli"
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/journal"
@@ -43,13 +44,13 @@ func (r *rolloutRig) killOver(random *rand.Rand, want int, args ...string) (kill
 		child, ended := r.spawnRollout(args...)
 		select {
 		case err := <-ended:
-			code := ExitOK
+			code := cli.ExitOK
 			var exit *exec.ExitError
 			if errors.As(err, &exit) {
 				code = exit.ExitCode()
 			}
 			// Who dies between the end of the run and his own leaves nothing to be done, and the next one says so.
-			if code != want && (code != ExitUsage || !r.status("killed").Phase.Over()) {
+			if code != want && (code != cli.ExitUsage || !r.status("killed").Phase.Over()) {
 				r.t.Fatalf("ended with %v, want code %d", err, want)
 			}
 			return killed
@@ -120,7 +121,7 @@ func TestRolloutKilledAtAnyInstant(t *testing.T) {
 		rollouttest.DaemonSet(t, client, "telemetry", "killed", r.sizes[cluster])
 	}
 	file := r.rollout("killed", agent2, "")
-	killed := r.killOver(random, ExitOK, "-f", file)
+	killed := r.killOver(random, cli.ExitOK, "-f", file)
 	t.Logf("killed %d times on the way forth", killed)
 	if killed < 3 {
 		t.Error("too few deaths to say anything")
@@ -138,8 +139,8 @@ func TestRolloutKilledAtAnyInstant(t *testing.T) {
 		}
 	}
 	id := r.status("killed").ID
-	r.run(ExitOK, "rollback", "killed")
-	killed = r.killOver(random, ExitFindings, "--continue", id)
+	r.run(cli.ExitOK, "rollback", "killed")
+	killed = r.killOver(random, cli.ExitFindings, "--continue", id)
 	t.Logf("killed %d times on the way back", killed)
 	if v := r.status("killed"); v.Phase != journal.RolledBack {
 		t.Errorf("it ended as %s: %s", v.Phase, v.Message)
@@ -221,7 +222,7 @@ func TestRolloutKilledKeepsTheTimeBefore(t *testing.T) {
 	began := time.Now()
 	child, ended := r.spawnRollout("-f", file)
 	comparing(began, true)
-	r.run(ExitOK, "pause", "kept") // what is held still is looked at
+	r.run(cli.ExitOK, "pause", "kept") // what is held still is looked at
 	killed := func() time.Time {
 		if err := child.Process.Kill(); err != nil {
 			t.Fatal(err)
@@ -254,7 +255,7 @@ func TestRolloutKilledKeepsTheTimeBefore(t *testing.T) {
 	if err := os.WriteFile(readings, []byte("{}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out := r.run(ExitUsage, "run", "--continue", view.ID); !strings.Contains(out, readings+": line 1: cluster must be") {
+	if out := r.run(cli.ExitUsage, "run", "--continue", view.ID); !strings.Contains(out, readings+": line 1: cluster must be") {
 		t.Errorf("printed:\n%s", out)
 	}
 }
