@@ -26,6 +26,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -X github.com/seakeep/seakeep/cli.version=$(VERSION)
 # Pure Go everywhere: no C compiler is needed, and the programs run on any Linux. Only `race` needs one.
 export CGO_ENABLED := 0
+# Programs, tests and linters are built one way, so that a bare machine compiles every package once.
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 
 # Files not yet committed are held to the same rules.
 GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
@@ -51,7 +53,7 @@ control-plane: ## Build etcd, Kubernetes and kwok for the lab into bin/, once ($
 build: ## Build bin/seakeep and bin/seakeep-dns
 	@mkdir -p $(BIN)
 	@for name in $(notdir $(wildcard cmd/*)); do \
-	  echo "build: $(BIN)/$$name"; $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/$$name ./cmd/$$name; done
+	  echo "build: $(BIN)/$$name"; $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/$$name ./cmd/$$name; done
 
 .PHONY: test
 test: control-plane build $(TOOLS)/tally ## Run all tests, those against the real control plane too; a skipped test fails
@@ -64,7 +66,7 @@ test-skew: control-plane $(TOOLS)/tally ## Run the gate's end-to-end tests again
 	@for module in $(wildcard lab/controlplane/v*/go.mod); do tools/controlplane.sh -o $(BIN) -k $$(basename $$(dirname $$module)); done
 	@TIMEOUT=$(TIMEOUT) tools/skew.sh -o $(OUT)/skew $(BIN) $(SKEW_PKG)
 	@echo "test-skew: the same, with a gate that shares whatever may be shared"
-	@TIMEOUT=$(TIMEOUT) SEAKEEP_TEST_SHARE_ALL=yes tools/skew.sh -o $(OUT)/skew/shared $(BIN) $(SKEW_RELAY_PKG)
+	@TIMEOUT=$(TIMEOUT) SEAKEEP_TEST_SHARE_ALL=yes SEAKEEP_TEST_EVERY_MINOR=yes tools/skew.sh -o $(OUT)/skew/shared $(BIN) $(SKEW_RELAY_PKG)
 
 .PHONY: test-dns-backup
 test-dns-backup: build ## Test DNS's backup with unbound and nftables, in a network namespace (root; installs them)

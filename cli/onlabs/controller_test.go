@@ -41,7 +41,7 @@ func newHubRig(t *testing.T, small, large int) *hubRig {
 // deploy applies a file of deploy/rollout.
 func (h *hubRig) deploy(file string) {
 	h.t.Helper()
-	h.kubectl("apply", "--server-side", "-f", filepath.Join("..", "deploy", "rollout", file))
+	h.kubectl("apply", "--server-side", "-f", filepath.Join("..", "..", "deploy", "rollout", file))
 }
 
 func (h *hubRig) try(args ...string) (string, error) {

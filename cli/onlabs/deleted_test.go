@@ -19,7 +19,7 @@ import (
 // fleetOfHub makes the fleet of Secrets of the hub, read by the controller's own account.
 func (h *hubRig) fleetOfHub() {
 	h.t.Helper()
-	h.kubectl("-n", "clusters", "apply", "--server-side", "-f", filepath.Join("..", "deploy", "rollout", "fleet.yaml"))
+	h.kubectl("-n", "clusters", "apply", "--server-side", "-f", filepath.Join("..", "..", "deploy", "rollout", "fleet.yaml"))
 	for name := range h.labs {
 		whole, err := clientcmd.LoadFromFile(filepath.Join(h.dir, name+".kubeconfig"))
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -68,8 +67,7 @@ func GrantRelay(t testing.TB, l *lab.Lab) {
 	if !apierrors.IsNotFound(err) {
 		check(t, err)
 	}
-	_, here, _, _ := runtime.Caller(0)
-	file, err := os.Open(filepath.Join(filepath.Dir(here), "..", "..", "deploy", "relay", "rbac.yaml"))
+	file, err := os.Open(filepath.Join(root(t), "deploy", "relay", "rbac.yaml"))
 	check(t, err)
 	defer file.Close()
 	documents := yaml.NewYAMLOrJSONDecoder(file, 4096)
@@ -94,5 +92,21 @@ func GrantRelay(t testing.TB, l *lab.Lab) {
 		if !apierrors.IsAlreadyExists(err) {
 			check(t, err)
 		}
+	}
+}
+
+// root is the folder of the module: tests run in their package's. What a program was built from is not known to it (-trimpath).
+func root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	check(t, err)
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("no go.mod above the working folder")
+		}
+		dir = filepath.Dir(dir)
 	}
 }

@@ -27,10 +27,17 @@ import (
 	"github.com/seakeep/seakeep/lab"
 )
 
-// controllerRuntimes are the minors of controller-runtime, and so of client-go, that the reconciler is built with: those of
-// the three minors of Kubernetes that the gate is tested with, and the one this module's client-go is of.
-var controllerRuntimes = []struct{ name, modfile string }{
-	{"v0-25", "go.mod"}, {"v0-24", "v0.24.mod"}, {"v0-23", "v0.23.mod"}, {"v0-22", "v0.22.mod"},
+// controllerRuntime is a minor of controller-runtime, and so of client-go, that the reconciler is built with.
+type controllerRuntime struct{ name, modfile string }
+
+// controllerRuntimes are those of the three minors of Kubernetes that the gate is tested with, and the one this module's client-go
+// is of. The newest and the oldest are tested everywhere; those between them, each of which takes a bare machine minutes to
+// compile, where minors are what is tested (make test-skew).
+func controllerRuntimes() []controllerRuntime {
+	if os.Getenv("SEAKEEP_TEST_EVERY_MINOR") == "" {
+		return []controllerRuntime{{"v0-25", "go.mod"}, {"v0-22", "v0.22.mod"}}
+	}
+	return []controllerRuntime{{"v0-25", "go.mod"}, {"v0-24", "v0.24.mod"}, {"v0-23", "v0.23.mod"}, {"v0-22", "v0.22.mod"}}
 }
 
 // TestControllersOverRestarts runs reconcilers made with controller-runtime, of several minors, with and without WatchList,
@@ -39,7 +46,8 @@ var controllerRuntimes = []struct{ name, modfile string }{
 // is restarted and the API server is killed, and some start while one or the other is away. In the end each has written
 // what there is to read: those behind the gate as those that never met one.
 func TestControllersOverRestarts(t *testing.T) {
-	binaries := buildReconcilers(t)
+	versions := controllerRuntimes()
+	binaries := buildReconcilers(t, versions)
 	l := lab.Start(t, lab.Options{Nodes: 1, Dir: t.TempDir()}) // of its own: it is broken
 	port, err := l.NextPort()
 	check(t, err)
@@ -64,7 +72,7 @@ func TestControllersOverRestarts(t *testing.T) {
 	start := func(kubeconfig, name, binary string, watchList, patient bool) {
 		running = append(running, startReconciler(t, binary, kubeconfig, name, watchList, patient))
 	}
-	for i, version := range controllerRuntimes {
+	for i, version := range versions {
 		start(throughGate, version.name+"-watches", binaries[i], true, false)
 		start(throughGate, version.name+"-lists", binaries[i], false, false)
 	}
@@ -79,7 +87,7 @@ func TestControllersOverRestarts(t *testing.T) {
 	s.write(t, 40)
 	first.Stop()
 	s.write(t, 40) // while there is no gate
-	for i, version := range controllerRuntimes {
+	for i, version := range versions {
 		start(throughGate, version.name+"-before-the-gate", binaries[i], i%2 == 0, true)
 	}
 	second := gatetest.Serve(t, l, file)
@@ -87,7 +95,7 @@ func TestControllersOverRestarts(t *testing.T) {
 	s.write(t, 40)
 	server, _ := l.Process(lab.KindAPIServer)
 	server.Kill()
-	for i, version := range controllerRuntimes {
+	for i, version := range versions {
 		start(throughGate, version.name+"-before-the-server", binaries[i], i%2 == 1, true)
 	}
 	s.write(t, 80) // it is started again by the lab
@@ -115,11 +123,11 @@ func TestControllersOverRestarts(t *testing.T) {
 }
 
 // buildReconcilers builds the reconciler with each minor of controller-runtime.
-func buildReconcilers(t *testing.T) []string {
+func buildReconcilers(t *testing.T, versions []controllerRuntime) []string {
 	t.Helper()
 	dir := t.TempDir()
 	var binaries []string
-	for _, version := range controllerRuntimes {
+	for _, version := range versions {
 		binary := filepath.Join(dir, version.name)
 		build := exec.CommandContext(t.Context(), "go", "build", "-C", "reconciler", "-modfile="+version.modfile, "-trimpath", "-o", binary, ".")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0") // the race detector is for the gate
