@@ -34,8 +34,12 @@ func (c counts) good() bool {
 
 // failure is one failed or skipped test with what it printed.
 type failure struct {
-	verdict, name string
-	output        string
+	verdict, pkg, test string
+	output             string
+}
+
+func (f failure) String() string {
+	return fmt.Sprintf("%s %s: %s", f.verdict, strings.TrimSpace(f.pkg+" "+f.test), f.reason())
 }
 
 // A failure is printed with its first and last lines: a test that ran out of time prints every goroutine's stack, thousands
@@ -139,10 +143,15 @@ func (r *reader) packageEnds(e event) {
 		r.keepUnfinished(e.Package)
 	}
 	fmt.Fprintf(r.out, "%s %s %.1fs\n", word, e.Package, e.Elapsed)
+	for _, f := range r.notable { // at once: the rest may take an hour
+		if f.pkg == e.Package && f.test != "" {
+			fmt.Fprintf(r.out, "     %s\n", f)
+		}
+	}
 }
 
 func (r *reader) keep(verdict string, e event) {
-	f := failure{verdict: verdict, name: strings.TrimSpace(e.Package + " " + e.Test)}
+	f := failure{verdict: verdict, pkg: e.Package, test: e.Test}
 	if b := r.output[e.Package+" "+e.Test]; b != nil {
 		f.output = b.String()
 	}
@@ -165,7 +174,7 @@ func (r *reader) finish() {
 		fmt.Fprintf(r.out, "\n%s", r.buildLog.String())
 	}
 	for _, f := range r.notable {
-		fmt.Fprintf(r.out, "\n%s %s\n", f.verdict, f.name)
+		fmt.Fprintf(r.out, "\n%s %s\n", f.verdict, strings.TrimSpace(f.pkg+" "+f.test))
 		lines := slices.Collect(strings.Lines(f.output))
 		for i, line := range lines {
 			switch left := len(lines) - tailLines - headLines; {
@@ -186,7 +195,7 @@ func (r *reader) finish() {
 	if len(r.notable) > 0 {
 		fmt.Fprintf(r.out, "\nnot passed:\n")
 		for _, f := range r.notable {
-			fmt.Fprintf(r.out, "    %s %s: %s\n", f.verdict, f.name, f.reason())
+			fmt.Fprintf(r.out, "    %s\n", f)
 		}
 	}
 	if r.counts.brokenPackages > 0 {

@@ -90,6 +90,15 @@ func TestTally(t *testing.T) {
 			wantLast: "4 passed, 0 failed, 0 skipped",
 			wantText: "\nslowest:\n    40s p TestB\n    12s p TestA\n\n",
 		},
+		"what failed is named when its package ends": {
+			stream: `{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:7: got 1, want 2\n"}
+{"Action":"fail","Package":"p","Test":"TestA"}
+{"Action":"fail","Package":"p","Elapsed":3}
+{"Action":"pass","Package":"q","Test":"TestB"}
+{"Action":"pass","Package":"q","Elapsed":1}`,
+			wantLast: "1 passed, 1 failed, 0 skipped",
+			wantText: "FAIL p 3.0s\n     FAIL p TestA: a_test.go:7: got 1, want 2\nok   q 1.0s\n",
+		},
 		"nothing ran": {
 			stream:   "go: updates to go.mod needed\n",
 			wantLast: "0 passed, 0 failed, 0 skipped",
