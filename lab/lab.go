@@ -85,8 +85,8 @@ func Up(ctx context.Context, o Options) (_ *Lab, err error) {
 }
 
 // prepare makes the folder, the PKI and the plan, and starts nothing.
-func prepare(o Options) (*Lab, error) {
-	o, err := o.withDefaults()
+func prepare(o Options) (_ *Lab, err error) {
+	o, err = o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +101,11 @@ func prepare(o Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{options: o, binDir: binDir, issued: map[Identity]*pki.Pair{}}
+	defer func() {
+		if err != nil {
+			l.ports.release()
+		}
+	}()
 	if o.Restore != "" {
 		err = l.thaw(o.Restore)
 	} else {
@@ -116,8 +121,8 @@ func prepare(o Options) (*Lab, error) {
 		return nil, err
 	}
 	for range o.APIServers {
-		port, err := l.ports.next()
-		if err != nil {
+		var port int
+		if port, err = l.ports.next(); err != nil {
 			return nil, err
 		}
 		l.apiPorts = append(l.apiPorts, port)
@@ -323,6 +328,7 @@ func (l *Lab) Down(ctx context.Context) error {
 	}
 	err := l.stopAll(ctx)
 	l.supervisor.close()
+	l.ports.release()
 	l.supervisor.update(func(s *state) { s.Ready, s.Populated = false, false })
 	l.probe.CloseIdleConnections()
 	l.blindProbe.CloseIdleConnections()

@@ -7,6 +7,8 @@ import (
 	"net"
 	"strconv"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Ports are chosen below the kernel's usual range for outgoing connections (32768 and up). From inside it, a port
@@ -17,27 +19,52 @@ const (
 	lastPort  = 32000
 )
 
-// ports hands out loopback ports that are free when asked for and that it has not handed out before.
+// ports hands out loopback ports that are free when asked for. Until they are released no other lab of this machine is handed the
+// same, in whatever process it is: seconds lie between a port's choice and its server, and as many while a server is down.
 type ports struct {
-	mu     sync.Mutex
-	handed map[int]bool
+	mu sync.Mutex
+	// marks are what says that a port is taken, by port: sockets in Linux' abstract namespace (unix(7)), which no two can be bound to,
+	// and which go with their process. They are as wide as ports are, the network namespace. Nobody listens on them.
+	marks map[int]int
 }
 
 func (p *ports) next() (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.handed == nil {
-		p.handed = map[int]bool{}
-	}
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		if p.handed[port] || !portFree(port) {
-			continue
+		if p.claim(port) == nil {
+			return port, nil
 		}
-		p.handed[port] = true
-		return port, nil
 	}
 	return 0, errors.New("finding a free port: none of 1000 tried is free")
+}
+
+// claim hands out a given port, or says who must make room.
+func (p *ports) claim(port int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	mark, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("marking port %d as taken: %w", port, err)
+	}
+	if unix.Bind(mark, &unix.SockaddrUnix{Name: fmt.Sprintf("@seakeep-lab/port/%d", port)}) != nil || !portFree(port) {
+		_ = unix.Close(mark)
+		return fmt.Errorf("port %d on 127.0.0.1 is taken", port)
+	}
+	if p.marks == nil {
+		p.marks = map[int]int{}
+	}
+	p.marks[port] = mark
+	return nil
+}
+
+// release lets others have the ports.
+func (p *ports) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, mark := range p.marks {
+		_ = unix.Close(mark)
+	}
+	p.marks = nil
 }
 
 // portFree says whether a server could listen there now, on TCP and UDP.
@@ -53,20 +80,6 @@ func portFree(port int) bool {
 	}
 	_ = conn.Close()
 	return true
-}
-
-// claim hands out a given port, or says who must make room.
-func (p *ports) claim(port int) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.handed == nil {
-		p.handed = map[int]bool{}
-	}
-	if p.handed[port] || !portFree(port) {
-		return fmt.Errorf("port %d on 127.0.0.1 is taken", port)
-	}
-	p.handed[port] = true
-	return nil
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
