@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -40,7 +39,6 @@ func TestRolloutRefuses(t *testing.T) {
 		"no action":         {nil, "rollout needs an action"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var stderr bytes.Buffer
 			args := append([]string{"rollout"}, test.args...)
 			if len(test.args) > 0 && test.args[0] == "run" {
 				args = append(args, "--fleet", filepath.Join(dir, "fleet.yaml"))
@@ -48,9 +46,9 @@ func TestRolloutRefuses(t *testing.T) {
 			if len(test.args) > 0 {
 				args = append(args, "--state-dir", filepath.Join(dir, "state"))
 			}
-			code := Run(t.Context(), &Env{Args: args, Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: &stderr, Getenv: func(string) string { return "" }})
-			if code != ExitUsage || !strings.Contains(stderr.String(), test.want) {
-				t.Errorf("ended with %d:\n%s\nwant %q", code, stderr.String(), test.want)
+			code, _, stderr := command(t, "", args...)
+			if code != ExitUsage || !strings.Contains(stderr, test.want) {
+				t.Errorf("ended with %d:\n%s\nwant %q", code, stderr, test.want)
 			}
 		})
 	}
@@ -68,10 +66,9 @@ func TestRolloutControllerRefuses(t *testing.T) {
 		"every":        {[]string{"--fleet", "f", "-n", "s", "--status-every", "1h"}, "--status-every must be"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var stderr bytes.Buffer
-			code := Run(t.Context(), &Env{Args: append([]string{"rollout", "controller"}, test.args...), Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: &stderr, Getenv: func(string) string { return "" }})
-			if code != ExitUsage || !strings.Contains(stderr.String(), test.want) {
-				t.Errorf("ended with %d:\n%s\nwant %q", code, stderr.String(), test.want)
+			code, _, stderr := command(t, "", append([]string{"rollout", "controller"}, test.args...)...)
+			if code != ExitUsage || !strings.Contains(stderr, test.want) {
+				t.Errorf("ended with %d:\n%s\nwant %q", code, stderr, test.want)
 			}
 		})
 	}

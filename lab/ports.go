@@ -31,14 +31,16 @@ type ports struct {
 func (p *ports) next() (int, error) {
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		if p.claim(port) == nil {
-			return port, nil
+		if err := p.claim(port); !errors.Is(err, errPortTaken) {
+			return port, err
 		}
 	}
 	return 0, errors.New("finding a free port: none of 1000 tried is free")
 }
 
-// claim hands out a given port, or says who must make room.
+var errPortTaken = errors.New("is taken")
+
+// claim hands out a given port; errPortTaken when somebody must make room.
 func (p *ports) claim(port int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -46,9 +48,16 @@ func (p *ports) claim(port int) error {
 	if err != nil {
 		return fmt.Errorf("marking port %d as taken: %w", port, err)
 	}
-	if unix.Bind(mark, &unix.SockaddrUnix{Name: fmt.Sprintf("@seakeep-lab/port/%d", port)}) != nil || !portFree(port) {
+	err = unix.Bind(mark, &unix.SockaddrUnix{Name: fmt.Sprintf("@seakeep-lab/port/%d", port)})
+	switch {
+	case errors.Is(err, unix.EADDRINUSE), err == nil && !portFree(port):
+		err = fmt.Errorf("port %d on 127.0.0.1 %w", port, errPortTaken)
+	case err != nil:
+		err = fmt.Errorf("marking port %d as taken: %w", port, err)
+	}
+	if err != nil {
 		_ = unix.Close(mark)
-		return fmt.Errorf("port %d on 127.0.0.1 is taken", port)
+		return err
 	}
 	if p.marks == nil {
 		p.marks = map[int]int{}

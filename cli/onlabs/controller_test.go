@@ -92,31 +92,19 @@ func (h *hubRig) controller() (kill func()) {
 // hubProcess is a controller as a process.
 type hubProcess struct {
 	kill  func()
-	ended <-chan struct{}
+	ended <-chan error
 }
 
 // controllerWith starts the controller with other flags than the rig's; the last of a flag counts.
 func (h *hubRig) controllerWith(args ...string) hubProcess {
 	h.t.Helper()
-	child := exec.Command(os.Args[0], append([]string{"rollout", "controller", "--fleet", filepath.Join(h.dir, "fleet.yaml"), "--kubeconfig", h.account, "-n", "seakeep",
+	child, ended := h.spawn(append([]string{"rollout", "controller", "--fleet", filepath.Join(h.dir, "fleet.yaml"), "--kubeconfig", h.account, "-n", "seakeep",
 		"--every", "200ms", "--lease", "4s", "--timeout", "2s", "--status-every", "200ms", "--retry", "2s", "--leader-lease", "5s", "--metrics", "0", "--health", "0",
 		"--state-dir", filepath.Join(h.dir, "state")}, args...)...)
-	child.Env = append(os.Environ(), playSeakeep+"=1")
-	child.Stderr = h.t.Output()
-	if err := child.Start(); err != nil {
-		h.t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = child.Wait() // how it ended is in its output
-	}()
-	kill := func() {
+	return hubProcess{kill: func() {
 		_ = child.Process.Kill() // ended already, or to be ended
 		<-ended
-	}
-	h.t.Cleanup(kill)
-	return hubProcess{kill: kill, ended: ended}
+	}, ended: ended}
 }
 
 // wait waits until a field of the object is so.

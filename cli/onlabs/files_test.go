@@ -2,7 +2,6 @@ package onlabs
 
 import (
 	"encoding/json"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -43,12 +42,7 @@ func TestRolloutOnLabs(t *testing.T) {
 	r.run(cli.ExitUsage, "pause", "good")
 
 	// A pod that no node has room for never becomes ready: the second node is not touched.
-	stuck := r.rollout("stuck", agent2, "onFailure: {rungs: [{name: freeze}, {name: apf}, {name: revert}]}\n")
-	data, err := os.ReadFile(stuck)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.write("stuck.yaml", strings.Replace(string(data), `image: "`+agent2+`"`, `image: "`+agent2+`", resources: {requests: {cpu: "9000"}}`, 1))
+	stuck := r.stuck("onFailure: {rungs: [{name: freeze}, {name: apf}, {name: revert}]}\n")
 	out = r.run(cli.ExitFindings, "run", "-f", stuck)
 	if !strings.Contains(out, "ROLLEDBACK") || !strings.Contains(out, "with 1 of 4 nodes exposed") {
 		t.Errorf("printed:\n%s", out)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -140,19 +139,6 @@ func (r *glassRig) by(cluster, user string) (deletes, writes, leases int) {
 	return deletes, writes, leases
 }
 
-func (r *glassRig) onceEach(cluster string, want int) {
-	r.t.Helper()
-	deleted := r.deletes(cluster, "seakeep-rollout/")
-	for pod, times := range deleted {
-		if times > 1 {
-			r.t.Errorf("%s: pod %s was deleted %d times", cluster, pod, times)
-		}
-	}
-	if len(deleted) != want {
-		r.t.Errorf("%s: %d pods were deleted, want %d", cluster, len(deleted), want)
-	}
-}
-
 // The way back goes on by the break-glass way when the ordinary one is cut, and nothing else goes by it.
 func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 	r := newGlassRig(t, 3, 9)
@@ -220,7 +206,7 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 	}
 
 	// A change fails, and at that moment the ordinary way swallows what is sent.
-	stuck := r.stuck()
+	stuck := r.stuck("")
 	cutAt := time.Time{}
 	out, code := r.upon(" Failed: ", func() { r.links["small"].Silence(); cutAt = time.Now() }, "run", "-f", stuck)
 	t.Logf("back %v after the cut:\n%s", time.Since(cutAt).Round(100*time.Millisecond), out)
@@ -247,15 +233,6 @@ func TestRolloutGoesBackByBreakGlass(t *testing.T) {
 	r.run(cli.ExitOK, "rollback", "killed")
 	r.run(cli.ExitFindings, "run", "--continue", id)
 	r.want("killed", map[string]int{agent1: 3}, map[string]int{agent1: 9})
-}
-
-// stuck is a change whose pods no node has room for.
-func (r *glassRig) stuck() string {
-	data, err := os.ReadFile(r.rollout("stuck", agent2, ""))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return r.write("stuck.yaml", strings.Replace(string(data), `image: "`+agent2+`"`, `image: "`+agent2+`", resources: {requests: {cpu: "9000"}}`, 1))
 }
 
 // What is forbidden is an answer: whoever may no longer do something does not do it by break-glass. Where nothing is answered because

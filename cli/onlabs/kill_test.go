@@ -24,16 +24,7 @@ import (
 // spawnRollout starts `rollout run` as a process; ended is told its exit.
 func (r *rolloutRig) spawnRollout(args ...string) (child *exec.Cmd, ended <-chan error) {
 	r.t.Helper()
-	child = exec.Command(os.Args[0], append(r.args(append([]string{"run"}, args...)...), "--lease", "3s", "--timeout", "1s")...)
-	child.Env = append(os.Environ(), playSeakeep+"=1")
-	child.Stderr = r.t.Output()
-	if err := child.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	end := make(chan error, 1)
-	go func() { end <- child.Wait() }()
-	r.t.Cleanup(func() { _ = child.Process.Kill() }) // ended already, or the test has failed
-	return child, end
+	return r.spawn(append(r.args(append([]string{"run"}, args...)...), "--lease", "3s", "--timeout", "1s")...)
 }
 
 // killOver starts `rollout run` again and again and kills each at an instant drawn from a seed, until one comes to its end before
@@ -111,6 +102,20 @@ func (r *rolloutRig) deletes(cluster, client string) map[string]int {
 	return deleted
 }
 
+// onceEach wants as many pods deleted by rollouts, none of them twice.
+func (r *rolloutRig) onceEach(cluster string, want int) {
+	r.t.Helper()
+	deleted := r.deletes(cluster, "seakeep-rollout/")
+	for pod, times := range deleted {
+		if times > 1 {
+			r.t.Errorf("%s: pod %s was deleted %d times", cluster, pod, times)
+		}
+	}
+	if len(deleted) != want {
+		r.t.Errorf("%s: %d pods were deleted, want %d", cluster, len(deleted), want)
+	}
+}
+
 // TestRolloutKilledAtAnyInstant kills the process over and over, forth and back. Each that follows goes on where it was, and no
 // pod is deleted twice.
 func TestRolloutKilledAtAnyInstant(t *testing.T) {
@@ -128,15 +133,7 @@ func TestRolloutKilledAtAnyInstant(t *testing.T) {
 	}
 	r.want("killed", map[string]int{agent2: 4}, map[string]int{agent2: 9})
 	for cluster, nodes := range r.sizes {
-		deleted := r.deletes(cluster, "seakeep-rollout/")
-		for pod, times := range deleted {
-			if times > 1 {
-				t.Errorf("%s: pod %s was deleted %d times", cluster, pod, times)
-			}
-		}
-		if len(deleted) != nodes {
-			t.Errorf("%s: %d pods of %d nodes were deleted", cluster, len(deleted), nodes)
-		}
+		r.onceEach(cluster, nodes)
 	}
 	id := r.status("killed").ID
 	r.run(cli.ExitOK, "rollback", "killed")
@@ -147,15 +144,7 @@ func TestRolloutKilledAtAnyInstant(t *testing.T) {
 	}
 	r.want("killed", map[string]int{agent1: 4}, map[string]int{agent1: 9})
 	for cluster, nodes := range r.sizes {
-		deleted := r.deletes(cluster, "seakeep-rollout/")
-		for pod, times := range deleted {
-			if times > 1 {
-				t.Errorf("%s: pod %s was deleted %d times", cluster, pod, times)
-			}
-		}
-		if len(deleted) != 2*nodes {
-			t.Errorf("%s: %d pods were deleted there and back, want %d", cluster, len(deleted), 2*nodes)
-		}
+		r.onceEach(cluster, 2*nodes)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,6 +29,27 @@ func TestMain(m *testing.M) {
 		os.Exit(cli.Main())
 	}
 	os.Exit(m.Run())
+}
+
+// spawn starts seakeep as a process; ended is told how it ends, and then closed.
+func (r *rolloutRig) spawn(args ...string) (child *exec.Cmd, ended <-chan error) {
+	r.t.Helper()
+	child = exec.Command(os.Args[0], args...)
+	child.Env = append(os.Environ(), playSeakeep+"=1")
+	child.Stderr = r.t.Output()
+	if err := child.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	end := make(chan error, 1)
+	go func() {
+		defer close(end)
+		end <- child.Wait()
+	}()
+	r.t.Cleanup(func() {
+		_ = child.Process.Kill() // ended already, or the test has failed
+		<-end
+	})
+	return child, end
 }
 
 // rolloutRig is two labs, as a fleet in a file.
@@ -90,6 +112,16 @@ analysis:
 scaleGate: {mode: Disabled}
 progressDeadline: 10s
 %[3]s`, name, image, more))
+}
+
+// stuck writes a Rollout of pods that no node has room for.
+func (r *rolloutRig) stuck(more string) string {
+	r.t.Helper()
+	data, err := os.ReadFile(r.rollout("stuck", agent2, more))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.write("stuck.yaml", strings.Replace(string(data), `image: "`+agent2+`"`, `image: "`+agent2+`", resources: {requests: {cpu: "9000"}}`, 1))
 }
 
 // args are a command line of the rig.

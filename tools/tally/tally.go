@@ -38,9 +38,9 @@ type failure struct {
 	output             string
 }
 
-func (f failure) String() string {
-	return fmt.Sprintf("%s %s: %s", f.verdict, strings.TrimSpace(f.pkg+" "+f.test), f.reason())
-}
+func (f failure) title() string { return strings.TrimSpace(f.verdict + " " + f.pkg + " " + f.test) }
+
+func (f failure) String() string { return f.title() + ": " + f.reason() }
 
 // A failure is printed with its first and last lines: a test that ran out of time prints every goroutine's stack, thousands
 // of lines that push out of sight (a CI's log is often cut in its middle) what other tests said.
@@ -174,15 +174,13 @@ func (r *reader) finish() {
 		fmt.Fprintf(r.out, "\n%s", r.buildLog.String())
 	}
 	for _, f := range r.notable {
-		fmt.Fprintf(r.out, "\n%s %s\n", f.verdict, strings.TrimSpace(f.pkg+" "+f.test))
+		fmt.Fprintf(r.out, "\n%s\n", f.title())
 		lines := slices.Collect(strings.Lines(f.output))
-		for i, line := range lines {
-			switch left := len(lines) - tailLines - headLines; {
-			case left <= 0 || i < headLines || i >= headLines+left:
-				fmt.Fprintf(r.out, "    %s", line)
-			case i == headLines:
-				fmt.Fprintf(r.out, "    … %d lines left out\n", left)
-			}
+		if left := len(lines) - headLines - tailLines; left > 0 {
+			lines = slices.Replace(lines, headLines, headLines+left, fmt.Sprintf("… %d lines left out\n", left))
+		}
+		for _, line := range lines {
+			fmt.Fprintf(r.out, "    %s", line)
 		}
 	}
 	if len(r.times) > 0 {

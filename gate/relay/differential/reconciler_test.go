@@ -34,10 +34,11 @@ type controllerRuntime struct{ name, modfile string }
 // is of. The newest and the oldest are tested everywhere; those between them, each of which takes a bare machine minutes to
 // compile, where minors are what is tested (make test-skew).
 func controllerRuntimes() []controllerRuntime {
+	all := []controllerRuntime{{"v0-25", "go.mod"}, {"v0-24", "v0.24.mod"}, {"v0-23", "v0.23.mod"}, {"v0-22", "v0.22.mod"}}
 	if os.Getenv("SEAKEEP_TEST_EVERY_MINOR") == "" {
-		return []controllerRuntime{{"v0-25", "go.mod"}, {"v0-22", "v0.22.mod"}}
+		return []controllerRuntime{all[0], all[len(all)-1]}
 	}
-	return []controllerRuntime{{"v0-25", "go.mod"}, {"v0-24", "v0.24.mod"}, {"v0-23", "v0.23.mod"}, {"v0-22", "v0.22.mod"}}
+	return all
 }
 
 // TestControllersOverRestarts runs reconcilers made with controller-runtime, of several minors, with and without WatchList,
