@@ -74,6 +74,8 @@ type rig struct {
 	lab      *lab.Lab
 	dir      string // configuration, socket, what the gate says
 	state    string // the state directory
+	address  string // the gate's
+	metrics  string // where it serves its metrics in a test that says so
 	url      string
 	env      []string
 	operator *emergency.Gate
@@ -85,13 +87,12 @@ type rig struct {
 // newRig configures a gate on an address of its own; more is YAML appended to the configuration.
 func newRig(t *testing.T, more string) *rig {
 	t.Helper()
-	before := gatetest.Snapshot()
 	l := lab.Start(t, lab.Options{Nodes: 1, Pods: 1})
-	port, err := l.NextPort()
-	check(t, err)
-	r := &rig{t: t, lab: l, dir: t.TempDir(), url: "https://127.0.0.1:" + strconv.Itoa(port)}
+	r := &rig{t: t, lab: l, dir: t.TempDir(), address: nextAddress(t, l), metrics: nextAddress(t, l)}
+	r.url = "https://" + r.address
+	before := gatetest.Snapshot() // the lab keeps its connections and what marks its ports
 	r.state = filepath.Join(r.dir, "state")
-	gatetest.Write(t, l, r.dir, gatetest.Options{Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), More: more})
+	gatetest.Write(t, l, r.dir, gatetest.Options{Address: r.address, More: more})
 	r.operator = emergency.OnSocket(filepath.Join(r.dir, "admin.sock"))
 	t.Cleanup(func() {
 		r.operator.Close()
@@ -99,21 +100,17 @@ func newRig(t *testing.T, more string) *rig {
 		if t.Failed() {
 			t.Logf("the gate said:\n%s", lastLines(r.said(), 40))
 		}
-		leftBehind(t, before)
+		before.Verify(t)
 	})
 	return r
 }
 
-// leftBehind looks for what the test itself left open; the lab it shares may have started meanwhile.
-func leftBehind(t *testing.T, before gatetest.State) {
-	if labStarted {
-		before.Verify(t)
-	}
-	labStarted = true
+func nextAddress(t *testing.T, l *lab.Lab) string {
+	t.Helper()
+	port, err := l.NextPort()
+	check(t, err)
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
-
-// labStarted is false until the package's lab, which stays, is there before a snapshot.
-var labStarted bool
 
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")

@@ -36,13 +36,10 @@ func TestNothingSecretIsSaid(t *testing.T) {
 	receiver := tracingtest.New(t)
 	r := newRig(t, "")
 	defer receiver.Stop()
-	port, err := r.lab.NextPort()
-	check(t, err)
-	side := fmt.Sprintf("127.0.0.1:%d", port)
 	r.reconfigure(func(text string) string {
 		dead := fmt.Sprintf("upstreams: [{name: dead, url: \"https://127.0.0.1:1\", caFile: %s}, {name: lab", r.lab.CAFile())
 		text = strings.Replace(text, "upstreams: [{name: lab", dead, 1)
-		text = strings.Replace(text, "listen: {", fmt.Sprintf("listen: {metricsAddress: %q, ", side), 1)
+		text = strings.Replace(text, "listen: {", fmt.Sprintf("listen: {metricsAddress: %q, ", r.metrics), 1)
 		return text + fmt.Sprintf("accessLog: {file: \"-\", sampleRatio: 1, maxLinesPerSecond: 100000}\ntracing: {endpoint: %q, samplingRatePerMillion: 1000000}\n", receiver.URL) +
 			"limits: [{name: no-events, match: {resources: [events]}, action: Deny}]\n"
 	})
@@ -60,7 +57,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 	r.gone()
 	said := map[string][]byte{}
 	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
-		said[path] = fetch(t, http.DefaultTransport.(*http.Transport).Clone(), "http://"+side+path)
+		said[path] = fetch(t, http.DefaultTransport.(*http.Transport).Clone(), "http://"+r.metrics+path)
 	}
 	socket := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(r.dir, "admin.sock"))
@@ -75,6 +72,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 	said["the log and the access log"] = []byte(r.said())
 	said["the spans"] = receiver.Raw()
 	for _, name := range []string{"admin-audit.jsonl", "emergency-rules"} {
+		var err error
 		if said[name], err = os.ReadFile(filepath.Join(r.state, name)); err != nil && name != "emergency-rules" {
 			t.Error(err)
 		}
