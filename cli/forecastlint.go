@@ -90,13 +90,21 @@ func runForecastLint(ctx context.Context, env *Env, files []string, output strin
 }
 
 func (r *lintReport) write(w io.Writer) error {
-	for _, risk := range r.Risks {
+	if err := writeRisks(w, r.Risks); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%d risks in %d objects\n", len(r.Risks), r.Objects)
+	return err
+}
+
+// writeRisks writes a paragraph for each, with an empty line after it.
+func writeRisks(w io.Writer, risks []lint.Risk) error {
+	for _, risk := range risks {
 		if _, err := fmt.Fprintf(w, "%s %s: %s\n  at   %s\n  why  %s\n  do   %s\n\n", risk.Severity, risk.Name, clipped(risk.Object), risk.Field, risk.Why, risk.Remedy); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "%d risks in %d objects\n", len(r.Risks), r.Objects)
-	return err
+	return nil
 }
 
 // newDocument stands between two files.

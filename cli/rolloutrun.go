@@ -38,7 +38,8 @@ func newRolloutRun(env *Env) *cobra.Command {
 		Use:   "run",
 		Short: "Carry a rollout out, or go on with one that is under way",
 		Long: `Reads a Rollout and a Fleet, surveys the clusters, makes the plan and carries it out. Everything that can be known before the
-first node moves is checked first, and refused with the field at fault.
+first node moves is checked first, and refused with the field at fault. What the change's own manifests show to grow with a cluster
+is named, as 'seakeep forecast lint' does; what it costs is measured.
 
 A run of the same rollout that is under way in the state folder is gone on with. If the file says something else than when that
 run began, it is refused: a run keeps to what it began with. Abort it or take it back, and begin another.
@@ -265,7 +266,11 @@ func (o *rolloutRun) writePlan(w io.Writer, p *plan.Plan) error {
 	if err := tab.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nThe largest cluster is %s. %s may fail, %d may be unreachable. Nothing was written.\n", p.Largest, counted(p.MaxFailures, "cluster"), p.MaxSkipped)
+	fmt.Fprintln(w)
+	if err := writeRisks(w, p.Risks); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "The largest cluster is %s. %s may fail, %d may be unreachable. Nothing was written.\n", p.Largest, counted(p.MaxFailures, "cluster"), p.MaxSkipped)
 	if len(p.Unselected) > 0 {
 		fmt.Fprintf(w, "No stage selects %s.\n", strings.Join(p.Unselected, ", "))
 	}

@@ -2,10 +2,14 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/journal"
 	"github.com/seakeep/seakeep/rollout/plan"
@@ -56,4 +60,28 @@ func TestRolloutPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "rollout.txt", page.Bytes())
+}
+
+// The plan of the example, with what its manifests show to grow.
+func TestRolloutPlanPage(t *testing.T) {
+	docs, err := config.Load(filepath.Join("..", "docs", "examples", "telemetry.yaml"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(docs, func(d config.Document) bool { return d.Kind == "Rollout" })
+	clusters := []plan.Cluster{{Name: "staging", Labels: map[string]string{"stage": "staging"}}, {Name: "production", Labels: map[string]string{"stage": "production"}}}
+	for c, nodes := range []int{50, 300} {
+		for n := range nodes {
+			clusters[c].Nodes = append(clusters[c].Nodes, plan.Node{Name: fmt.Sprint(n)})
+		}
+	}
+	p, _, errs := plan.Make(docs[i].Object.(*v1alpha1.Rollout), "run", clusters)
+	if len(errs) > 0 {
+		t.Fatal(errs.ToAggregate())
+	}
+	var page bytes.Buffer
+	if err := (&rolloutRun{output: "table"}).writePlan(&page, p); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "rollout-plan.txt", page.Bytes())
 }

@@ -30,7 +30,7 @@ func TestRolloutExampleOnLabs(t *testing.T) {
 		}
 		text = strings.Replace(text, old, new, 1)
 	}
-	for name, options := range map[string]lab.Options{"staging": {Nodes: 5, Pods: 40}, "production": {Nodes: 20, Pods: 600}} {
+	for name, options := range map[string]lab.Options{"staging": {Nodes: 5, Pods: 40}, "production": {Nodes: 20, Pods: 200}} {
 		options.Dir = filepath.Join(r.dir, "lab-"+name)
 		l := lab.Start(t, options)
 		if err := l.StartAgents(t.Context()); err != nil {
@@ -43,7 +43,7 @@ func TestRolloutExampleOnLabs(t *testing.T) {
 		}
 		replace("kubeconfig: "+name+".kubeconfig", "kubeconfig: "+file)
 	}
-	replace("agent-period: 10s", "agent-period: 1s")
+	replace("agent-period: 10s", "agent-period: 5s")
 	replace("interval: 5s", "interval: 1s")
 	replace("minDuration: 1m ", "minDuration: 3s ")
 	replace("detectionWindow: 10s", "detectionWindow: 2s")
@@ -56,12 +56,15 @@ func TestRolloutExampleOnLabs(t *testing.T) {
 	file := r.write("telemetry.yaml", text)
 	var out strings.Builder
 	code := cli.Run(t.Context(), &cli.Env{
-		Args:  []string{"rollout", "run", "-f", file, "--state-dir", filepath.Join(r.dir, "state"), "--every", "500ms"},
+		Args:  []string{"rollout", "run", "-f", file, "--state-dir", filepath.Join(r.dir, "state"), "--every", "500ms", "--exit-on-pause"},
 		Stdin: strings.NewReader(""), Stdout: &out, Stderr: t.Output(), Getenv: func(string) string { return "" },
 	})
 	t.Logf("\n%s", out.String())
 	if code != cli.ExitOK {
 		t.Fatalf("ended with %d", code)
+	}
+	if !strings.Contains(out.String(), "High cluster-wide-read of DaemonSet telemetry/telemetry") {
+		t.Error("what the manifests allow is not said")
 	}
 	for name, l := range r.labs {
 		client := rollouttest.Client(t, l)

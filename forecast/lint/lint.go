@@ -91,7 +91,7 @@ var builtIn = map[string][]rbacv1.PolicyRule{
 
 // Parse reads YAML or JSON documents; Lists are opened. A document that is no object is an error with its number.
 func Parse(r io.Reader) (*Manifest, error) {
-	m := &Manifest{roles: map[string][]rbacv1.PolicyRule{}, configs: map[string]corev1.ConfigMap{}}
+	m := New()
 	data, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading manifest: %w", err)
@@ -114,6 +114,20 @@ func Parse(r io.Reader) (*Manifest, error) {
 		}
 	}
 	return nil, fmt.Errorf("reading manifest: more than %d documents", maxDocuments)
+}
+
+// New is a manifest without objects.
+func New() *Manifest {
+	return &Manifest{roles: map[string][]rbacv1.PolicyRule{}, configs: map[string]corev1.ConfigMap{}}
+}
+
+// Add adds an object that was read already; an error when it is none, or of a kind that is read here and not of its shape.
+func (m *Manifest) Add(object map[string]any) error {
+	text, err := yaml.Marshal(object)
+	if err != nil {
+		return err
+	}
+	return m.add(text, 0)
 }
 
 // maxNesting bounds Lists in Lists.

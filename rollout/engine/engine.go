@@ -196,7 +196,7 @@ func (e *Engine) Run(ctx context.Context) (journal.Run, error) {
 	var lanes sync.WaitGroup
 	tick := time.NewTicker(e.o.Every)
 	defer tick.Stop()
-	e.note("", "", journal.Normal, "Started", "the engine carries the run out")
+	e.start()
 	for {
 		e.takeOrders()
 		e.advance()
@@ -219,6 +219,21 @@ func (e *Engine) Run(ctx context.Context) (journal.Run, error) {
 			return e.s.Run, context.Cause(ctx)
 		case <-tick.C:
 		}
+	}
+}
+
+// start says that the run is carried out, and what its plan warns of while no cluster has begun.
+func (e *Engine) start() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.event("", "", journal.Normal, "Started", "the engine carries the run out")
+	for _, c := range e.s.Clusters {
+		if c.Began {
+			return
+		}
+	}
+	for _, r := range e.s.Plan.Risks {
+		e.event("", "", journal.Warning, "Risk", "%s %s of %s, %s: %s", r.Severity, r.Name, r.Object, r.Field, r.Why)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -237,6 +238,26 @@ func TestStepsWaitForTheBake(t *testing.T) {
 			if times > 1 {
 				t.Errorf("pod %s was deleted %d times", uid, times)
 			}
+		}
+	})
+}
+
+// What the plan warns of is said when a run begins, and not by a process that goes on with it.
+func TestRisksAreSaidOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, map[string]int{"a": 9}, func(r *v1alpha1.Rollout) {
+			r.Change.DaemonSet.Template, r.Change.DaemonSet.Patch = map[string]any{"spec": map[string]any{}}, nil
+		})
+		s.pass(time.Minute)
+		s.e.start()
+		var risks []string
+		for _, event := range s.e.View().Events {
+			if event.Reason == "Risk" {
+				risks = append(risks, event.Message)
+			}
+		}
+		if len(risks) != 1 || !strings.HasPrefix(risks[0], "Low no-service-account of DaemonSet ns/agent, spec.template.spec.serviceAccountName: ") {
+			t.Errorf("said: %q", risks)
 		}
 	})
 }

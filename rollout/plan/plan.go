@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/forecast/lint"
 )
 
 // ProbeStage is the name of the stage that asks the largest cluster early.
@@ -44,6 +45,8 @@ type Plan struct {
 	// MaxFailures and MaxSkipped are how many clusters may fail, and be skipped.
 	MaxFailures int `json:"maxFailures"`
 	MaxSkipped  int `json:"maxSkipped"`
+	// Risks are what the change itself shows to grow with a cluster, the worst first. They hold nothing back: what it costs is measured.
+	Risks []lint.Risk `json:"risks,omitempty"`
 }
 
 // Stage is a set of clusters that may change at the same time.
@@ -96,6 +99,7 @@ func Make(r *v1alpha1.Rollout, run string, clusters []Cluster) (*Plan, map[strin
 	}
 	m.probe()
 	m.budgets()
+	m.risks()
 	if len(m.errs) > 0 {
 		return nil, nil, m.errs
 	}
