@@ -205,23 +205,32 @@ func (r *reader) finish() {
 	fmt.Fprintf(r.out, "\n%d passed, %d failed, %d skipped\n", r.counts.passed, r.counts.failed, r.counts.skipped)
 }
 
-// reason is the first line that says why: what a test reported, or a panic; of a test that says neither, its first line.
-// It is cut, since the whole is printed above.
+// reason is what says why: the first lines that a test reported (the stream does not tell errors from remarks), or a panic; of a
+// test that says neither, its first line. It is cut, since the whole is printed above.
 func (f failure) reason() string {
-	const longest = 300 // runes
-	reason := ""
+	const most, longest = 3, 300 // lines, runes
+	var reasons []string
+	first := ""
 	for line := range strings.Lines(f.output) {
 		line = strings.TrimSpace(line)
-		said := strings.Contains(line, "_test.go:") || strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
-		if said || reason == "" && line != "" && !strings.HasPrefix(line, "=== ") {
-			reason = line
-		}
-		if said {
-			break
+		switch {
+		case strings.HasPrefix(line, "panic: "), strings.HasPrefix(line, "fatal error: "):
+			return cut(line, longest)
+		case strings.Contains(line, "_test.go:") && len(reasons) < most:
+			reasons = append(reasons, cut(line, longest))
+		case first == "" && line != "" && !strings.HasPrefix(line, "=== "):
+			first = line
 		}
 	}
-	if runes := []rune(reason); len(runes) > longest {
+	if len(reasons) == 0 {
+		return cut(first, longest)
+	}
+	return strings.Join(reasons, " | ")
+}
+
+func cut(line string, longest int) string {
+	if runes := []rune(line); len(runes) > longest {
 		return string(runes[:longest]) + "…"
 	}
-	return reason
+	return line
 }

@@ -61,7 +61,7 @@ func TestTally(t *testing.T) {
 			wantLast: "0 passed, 0 failed, 0 skipped",
 			wantText: "UNFINISHED p TestA\n    panic: test timed out",
 		},
-		"what failed is said again at the end, shortly": {
+		"what failed is said again at the end, shortly, with remarks that came before": {
 			stream: `{"Action":"output","Package":"p","Test":"TestA","Output":"=== RUN   TestA\n"}
 {"Action":"output","Package":"p","Test":"TestA","Output":"some log\n"}
 {"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:7: got 1, want 2\n"}
@@ -70,7 +70,7 @@ func TestTally(t *testing.T) {
 {"Action":"output","Package":"p","Output":"FAIL\n"}
 {"Action":"fail","Package":"p"}`,
 			wantLast: "0 passed, 1 failed, 0 skipped",
-			wantText: "not passed:\n    FAIL p TestA: a_test.go:7: got 1, want 2\n",
+			wantText: "not passed:\n    FAIL p TestA: a_test.go:7: got 1, want 2 | a_test.go:9: more\n",
 		},
 		"every goroutine's stack does not push out what others said": {
 			stream: `{"Action":"output","Package":"p","Output":"panic: test timed out after 20m0s\n"}
