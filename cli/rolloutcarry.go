@@ -164,9 +164,12 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 	return e.Run(ctx)
 }
 
-// goesForth is true for a run that moves on at once: not for one that was told to go back while nobody carried it out.
+// goesForth is true for a run that moves on at once: not for one that was told to stand still, to end or to go back while nobody
+// carried it out. What that needs does not wait for a cluster that is down.
 func goesForth(j *journal.Journal, run journal.Run) (bool, error) {
 	orders, _, err := journal.Orders(j.Dir())
-	told := slices.ContainsFunc(orders, func(o journal.Placed) bool { return o.Run == run.ID && o.Verb == journal.Rollback })
+	told := slices.ContainsFunc(orders, func(o journal.Placed) bool {
+		return o.Run == run.ID && o.Verb != journal.Resume && o.Verb != journal.Approve
+	})
 	return run.Phase == journal.Running && !told, err
 }

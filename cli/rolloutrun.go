@@ -44,7 +44,7 @@ is named, as 'seakeep forecast lint' does; what it costs is measured.
 A run of the same rollout that is under way in the state folder is gone on with. If the file says something else than when that
 run began, it is refused: a run keeps to what it began with. Abort it or take it back, and begin another.
 
-Ends with 0 when the change is everywhere, with 3 when it was taken back, aborted or failed, and with 130 when it is interrupted:
+Ends with 0 when the change is everywhere, with 3 when it was taken back or aborted, and with 130 when it is interrupted:
 then everything stands still where it is.`,
 		Example: `  seakeep rollout run -f telemetry.yaml --fleet fleet.yaml --dry-run
   seakeep rollout run -f docs/examples/telemetry.yaml --state-dir ./state
@@ -199,6 +199,10 @@ func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, ru
 		},
 		ready: func(ctx context.Context, view func() engine.View, r *v1alpha1.Rollout) (func(), error) {
 			look = view
+			if waits, err := o.waits(view()); waits || err != nil {
+				cancel(errPaused)
+				return func() {}, err
+			}
 			if o.output == "table" {
 				fmt.Fprintf(env.Stdout, "run %s in %s\n", run, o.state.dir)
 			}
@@ -235,6 +239,15 @@ func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, ru
 		return findings()
 	}
 	return nil
+}
+
+// waits is true for a run that is paused already, and that nobody has told to go on: no event will say so.
+func (o *rolloutRun) waits(v engine.View) (bool, error) {
+	if !o.exitOnPause || v.Phase != journal.Paused {
+		return false, nil
+	}
+	orders, _, err := journal.Orders(o.state.dir)
+	return !slices.ContainsFunc(orders, func(order journal.Placed) bool { return order.Run == v.ID }), err
 }
 
 var errPaused = errors.New("the run paused")
