@@ -82,6 +82,10 @@ func (o *rolloutCarry) load(ctx context.Context, members *v1alpha1.Fleet, hub *r
 }
 
 func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters map[string]fleet.Cluster) (*plan.Plan, map[string][]string, error) {
+	risks, invalid := risksOf(r.Change)
+	if err := invalid.ToAggregate(); err != nil {
+		return nil, nil, usageError(fmt.Errorf("planning rollout %s: %w", r.Name, err), "nothing was written to any cluster")
+	}
 	fleetOf := map[string]engine.Member{}
 	for name, c := range clusters {
 		over, err := rest.HTTPClientFor(c.Config)
@@ -98,6 +102,7 @@ func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters 
 	if err != nil {
 		return nil, nil, usageError(fmt.Errorf("planning rollout %s: %w", r.Name, err), "nothing was written to any cluster")
 	}
+	p.Risks = risks
 	return p, orders, nil
 }
 

@@ -79,6 +79,9 @@ func TestRolloutPlanPage(t *testing.T) {
 	if len(errs) > 0 {
 		t.Fatal(errs.ToAggregate())
 	}
+	if p.Risks, errs = risksOf(docs[i].Object.(*v1alpha1.Rollout).Change); len(errs) > 0 {
+		t.Fatal(errs.ToAggregate())
+	}
 	var page bytes.Buffer
 	if err := (&rolloutRun{output: "table"}).writePlan(&page, p); err != nil {
 		t.Fatal(err)

@@ -191,6 +191,7 @@ func simulateWith(t *testing.T, sizes map[string]int, change func(*v1alpha1.Roll
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.Risks = []plan.Risk{{Name: "cluster-wide-read", Severity: "High", Object: "DaemonSet ns/agent", Field: "ClusterRoleBinding agent", Why: "it reads all"}}
 	if err := Record(j, rollout, nil, p, orders); err != nil {
 		t.Fatal(err)
 	}
@@ -284,9 +285,7 @@ func TestStepsWaitForTheBake(t *testing.T) {
 // What the plan warns of is said when a run begins, and not by a process that goes on with it.
 func TestRisksAreSaidOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := simulate(t, map[string]int{"a": 9}, func(r *v1alpha1.Rollout) {
-			r.Change.DaemonSet.Template, r.Change.DaemonSet.Patch = map[string]any{"spec": map[string]any{}}, nil
-		})
+		s := simulate(t, map[string]int{"a": 9}, nil)
 		s.pass(time.Minute)
 		s.again()
 		s.pass(time.Minute)
@@ -296,7 +295,7 @@ func TestRisksAreSaidOnce(t *testing.T) {
 				risks = append(risks, event.Message)
 			}
 		}
-		if len(risks) != 1 || !strings.HasPrefix(risks[0], "Low no-service-account of DaemonSet ns/agent, spec.template.spec.serviceAccountName: ") {
+		if len(risks) != 1 || !strings.HasPrefix(risks[0], "High cluster-wide-read of DaemonSet ns/agent, ClusterRoleBinding agent: ") {
 			t.Errorf("said: %q", risks)
 		}
 	})

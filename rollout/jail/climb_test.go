@@ -253,7 +253,7 @@ func TestProtected(t *testing.T) {
 
 func TestPageHasTheCommands(t *testing.T) {
 	page := Page(Component{Cluster: "big", Kind: "DaemonSet", Namespace: "telemetry", Name: "agent", ServiceAccount: "telemetry/agent", Rollout: "r-1"}, "p99 is 3s")
-	for _, want := range []string{"Cluster big", "p99 is 3s", "Call: on-call", "block --service-account telemetry/agent", "jail --service-account telemetry/agent", "rollback r-1", "r-1"} {
+	for _, want := range []string{"Cluster big", "p99 is 3s", "block --service-account telemetry/agent", "jail --service-account telemetry/agent", "rollback r-1", "r-1"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page)
 		}
