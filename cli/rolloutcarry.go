@@ -102,6 +102,9 @@ func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters 
 	if err != nil {
 		return nil, nil, usageError(fmt.Errorf("planning rollout %s: %w", r.Name, err), "nothing was written to any cluster")
 	}
+	if err := refuseUncounted(r, p, clusters); err != nil {
+		return nil, nil, err
+	}
 	p.Risks = risks
 	return p, orders, nil
 }
@@ -138,6 +141,11 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 	forth, err := goesForth(j, state.Run)
 	if err != nil {
 		return state.Run, err
+	}
+	if forth {
+		if err := refuseUncounted(state.Run.Rollout, state.Plan, clusters); err != nil {
+			return state.Run, err
+		}
 	}
 	joined, err := joinRollout(ctx, env, o, state.Run.Rollout, state.Plan, forth, clusters)
 	if err != nil {

@@ -184,13 +184,22 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 	if err != nil {
 		return engine.Cluster{}, none, err
 	}
+	gates, err := gatesOf(c)
+	if err != nil {
+		return engine.Cluster{}, none, err
+	}
 	var spent func(context.Context) (float64, time.Time, error)
 	if j.growth != nil {
 		var metered []observe.Server
 		for _, s := range servers {
 			metered = append(metered, observe.Server{Name: s.Name, URL: s.URL + "/metrics", Client: s.Client})
 		}
-		j.growth.add(c.Name, client, metered, accountOf(r, run, c, client, objects))
+		of := &growthCluster{name: c.Name, client: client, servers: metered, account: accountOf(r, run, c, client, objects)}
+		for _, gate := range gates {
+			url, client := gate.HTTP()
+			of.gates = append(of.gates, observe.Ledger{Name: gate.Name, URL: url, Client: client})
+		}
+		j.growth.add(of)
 		// The same schema by which the scale gate measures tells the analysis what is the change's own.
 		account, err := j.growth.account(ctx, j.growth.clusters[c.Name])
 		if err != nil && j.forth {
@@ -206,9 +215,7 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 		return engine.Cluster{}, none, err
 	}
 	made.Spent = spent
-	if gates, err := gatesOf(c); err != nil {
-		return engine.Cluster{}, none, err
-	} else if len(gates) > 0 {
+	if len(gates) > 0 {
 		made.Rungs = append([]jail.Rung{jail.Gate{Gates: gates}}, made.Rungs...)
 	}
 	measured.Name, measured.Config, measured.Servers = c.Name, c.Config, servers

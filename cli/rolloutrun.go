@@ -138,7 +138,7 @@ func runRollout(ctx context.Context, env *Env, o *rolloutRun) error {
 		if err != nil {
 			return err
 		}
-		return o.writePlan(env.Stdout, p)
+		return o.writePlan(env.Stdout, rollout, p)
 	}
 	j, err := journal.Open(o.state.dir)
 	if err != nil {
@@ -253,7 +253,7 @@ func (o *rolloutRun) waits(v engine.View) (bool, error) {
 var errPaused = errors.New("the run paused")
 
 // writePlan prints what would be done.
-func (o *rolloutRun) writePlan(w io.Writer, p *plan.Plan) error {
+func (o *rolloutRun) writePlan(w io.Writer, r *v1alpha1.Rollout, p *plan.Plan) error {
 	if o.output == "json" {
 		return writeJSON(w, p, true)
 	}
@@ -284,6 +284,9 @@ func (o *rolloutRun) writePlan(w io.Writer, p *plan.Plan) error {
 		return err
 	}
 	fmt.Fprintf(w, "The largest cluster is %s. %s may fail, %d may be unreachable. Nothing was written.\n", p.Largest, counted(p.MaxFailures, "cluster"), p.MaxSkipped)
+	if r.Change.Whole() && r.ScaleGate.Mode != v1alpha1.Disabled {
+		fmt.Fprintln(w, "There is no scale gate: it forecasts from nodes, and this change comes to each cluster whole.")
+	}
 	if len(p.Unselected) > 0 {
 		fmt.Fprintf(w, "No stage selects %s.\n", strings.Join(p.Unselected, ", "))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,7 +76,8 @@ func TestRolloutPlanPage(t *testing.T) {
 			clusters[c].Nodes = append(clusters[c].Nodes, plan.Node{Name: fmt.Sprint(n)})
 		}
 	}
-	p, _, errs := plan.Make(docs[i].Object.(*v1alpha1.Rollout), "run", clusters)
+	rollout := docs[i].Object.(*v1alpha1.Rollout)
+	p, _, errs := plan.Make(rollout, "run", clusters)
 	if len(errs) > 0 {
 		t.Fatal(errs.ToAggregate())
 	}
@@ -83,8 +85,14 @@ func TestRolloutPlanPage(t *testing.T) {
 		t.Fatal(errs.ToAggregate())
 	}
 	var page bytes.Buffer
-	if err := (&rolloutRun{output: "table"}).writePlan(&page, p); err != nil {
+	if err := (&rolloutRun{output: "table"}).writePlan(&page, rollout, p); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "rollout-plan.txt", page.Bytes())
+
+	page.Reset()
+	rollout.Change = v1alpha1.RolloutChange{Deployment: &v1alpha1.WorkloadChange{}}
+	if err := (&rolloutRun{output: "table"}).writePlan(&page, rollout, p); err != nil || !strings.Contains(page.String(), "There is no scale gate") {
+		t.Errorf("a Deployment's plan: %v\n%s", err, &page)
+	}
 }

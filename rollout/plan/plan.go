@@ -244,9 +244,7 @@ func (m *maker) leg(c Cluster, steps []v1alpha1.RolloutStep, path *field.Path) L
 }
 
 // whole is true for what changes a cluster at once.
-func (m *maker) whole() bool {
-	return m.rollout.Change.DaemonSet == nil && m.rollout.Change.AdvancedDaemonSet == nil
-}
+func (m *maker) whole() bool { return m.rollout.Change.Whole() }
 
 // ladder is 1, 3, 9, 27 … n.
 func ladder(n int) []Step {
