@@ -125,7 +125,7 @@ bench-forecast: control-plane build ## Measure how near forecasts from a few nod
 .PHONY: bench-rollout
 bench-rollout: control-plane build ## Measure how bad changes are told from good ones, and a saturated API server's rollback; report in out/bench/rollout.json
 	@mkdir -p $(BIN)/bench && $(GO) build -o $(BIN)/bench/rollout ./bench/rollout
-	$(BIN)/bench/rollout -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
+	$(BIN)/bench/rollout -seakeep $(BIN)/seakeep -version '$(VERSION)' -out $(OUT)/bench $(BENCH_ARGS)
 
 .PHONY: bench-record
 bench-record: ## Record the reports of out/bench and write docs/benchmarks.md from them

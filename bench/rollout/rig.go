@@ -36,6 +36,7 @@ const (
 // world is one cluster with what runs on it anyway.
 type world struct {
 	lab    *lab.Lab
+	nodes  int
 	client *kubernetes.Clientset
 	dns    *lab.DNS
 	stop   context.CancelFunc
@@ -48,7 +49,7 @@ func newWorld(ctx context.Context, dir string, o lab.Options, writes, reads floa
 	if err != nil {
 		return nil, err
 	}
-	w := &world{lab: l, stop: func() {}}
+	w := &world{lab: l, nodes: o.Nodes, stop: func() {}}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -161,7 +162,12 @@ func newLabRig(ctx context.Context, dir string, seed uint64, say run.Say) (_ *la
 	if r.small, err = newWorld(ctx, filepath.Join(dir, "small"), lab.Options{Nodes: 3, Pods: 10, Seed: int64(seed)}, 20, 30); err != nil {
 		return nil, fmt.Errorf("starting the cluster without the change: %w", err)
 	}
-	return r, r.install(ctx)
+	for _, w := range []*world{r.big, r.small} {
+		if err := w.install(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 func (r *labRig) close() {
@@ -173,8 +179,8 @@ func (r *labRig) close() {
 }
 
 // install brings the component in its first version, with an account and a flow schema of its own.
-func (r *labRig) install(ctx context.Context) error {
-	c := r.big.client
+func (w *world) install(ctx context.Context) error {
+	c := w.client
 	labels := map[string]string{"app": component}
 	steps := []func() error{
 		func() error {
@@ -239,15 +245,17 @@ func (r *labRig) install(ctx context.Context) error {
 		}
 	}
 	return run.Until(ctx, time.Minute, func(ctx context.Context) error {
-		if pods, err := r.pods(ctx); err != nil || len(pods) != 12 || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !isReady(p) }) {
+		if pods, err := w.pods(ctx); err != nil || len(pods) != w.nodes || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !isReady(p) }) {
 			return fmt.Errorf("%d pods of the component are there: %w", len(pods), err)
 		}
 		return nil
 	})
 }
 
-func (r *labRig) pods(ctx context.Context) ([]corev1.Pod, error) {
-	list, err := r.big.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + component})
+func (r *labRig) pods(ctx context.Context) ([]corev1.Pod, error) { return r.big.pods(ctx) }
+
+func (w *world) pods(ctx context.Context) ([]corev1.Pod, error) {
+	list, err := w.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + component})
 	if err != nil {
 		return nil, err
 	}

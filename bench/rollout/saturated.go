@@ -3,103 +3,84 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/seakeep/seakeep/apf"
-	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/bench/agents"
 	"github.com/seakeep/seakeep/bench/run"
+	"github.com/seakeep/seakeep/forecast/observe"
 	"github.com/seakeep/seakeep/lab"
-	"github.com/seakeep/seakeep/rollout/jail"
-	"github.com/seakeep/seakeep/rollout/verdict"
+	"github.com/seakeep/seakeep/rollout/engine"
+	"github.com/seakeep/seakeep/rollout/journal"
 	"github.com/seakeep/seakeep/signals"
 )
 
-// rescue is what one rollback of a saturated API server took, from the verdict on.
+// rescue is what one rollback of a saturated API server took.
 type rescue struct {
 	// busy is the share of its processors that the API server used before, cost the execution seconds a second of the component.
 	busy, cost float64
-	// starts is when the first measure that acts on the cluster was begun, effective when the component's cost had fallen by
-	// 95 %, reverted when the old template was in force again and no pod of the change was left.
-	starts, effective, reverted time.Duration
-	taken                       []jail.Taken
+	// found is from the first LIST to the verdict. From the verdict on: starts is when the first measure that acts on the cluster was
+	// taken, effective when the component's cost had fallen by 95 %, reverted when the old template was in force again and no pod of
+	// the change was left.
+	found, starts, effective, reverted time.Duration
+	why                                string
 }
 
-// jailer joins the rung to the writer, as cli does.
-type jailer struct{ *apf.Writer }
-
-func (j jailer) Jail(ctx context.Context, account, reason string, length time.Duration, dryRun bool) error {
-	_, err := j.Writer.Jail(ctx, apf.Jail{ServiceAccount: account, For: length, Reason: reason}, dryRun)
-	return err
+// sample is what the component has cost so far, and what its API server used.
+type sample struct {
+	at     time.Time
+	cost   float64
+	server signals.APIServer
 }
 
-func (j jailer) Unjail(ctx context.Context, account string) error {
-	if err := j.Writer.Unjail(ctx, apf.Jail{ServiceAccount: account}.Name()); err != nil && !errors.Is(err, apf.ErrNoJail) {
-		return err
-	}
-	return nil
-}
+// costs are counted by the scale gate's flow schema, and in jail.
+var costs = []string{observe.Schema{ServiceAccount: namespace + "/" + component}.Name(), apf.Jail{ServiceAccount: namespace + "/" + component}.Name()}
 
-// reverter puts the old template back and deletes the change's pods.
-type reverter struct {
-	rig    *labRig
-	update string
-	done   time.Time
-}
-
-func (v *reverter) Prove(context.Context, jail.Component) error { return nil }
-
-func (v *reverter) Revert(ctx context.Context, _ jail.Component, _ string) error {
-	err := v.rig.back(ctx, v.update)
-	v.done = time.Now()
-	return err
-}
-
-// timed notes when a rung was begun.
-type timed struct {
-	jail.Rung
-	began *time.Time
-}
-
-func (t timed) Do(ctx context.Context, c jail.Component, reason string, length time.Duration) error {
-	if t.began.IsZero() {
-		*t.began = time.Now()
-	}
-	return t.Rung.Do(ctx, c, reason, length)
-}
-
-// flows reads what each schema cost so far, and the processor seconds used, with credentials that nothing holds back.
-func (r *labRig) flows(ctx context.Context) (signals.Flows, signals.APIServer, error) {
-	within, cancel := context.WithTimeout(ctx, 10*time.Second)
+func (r *labRig) sample(ctx context.Context) (s sample, err error) {
+	within, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	body, err := r.big.client.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(within)
 	if err != nil {
-		return signals.Flows{}, signals.APIServer{}, err
+		return s, err
 	}
-	flows, err := signals.ReadFlows(bytes.NewReader(body), time.Now())
+	s.at = time.Now()
+	flows, err := signals.ReadFlows(bytes.NewReader(body), s.at)
 	if err != nil {
-		return signals.Flows{}, signals.APIServer{}, err
+		return s, err
 	}
-	server, err := signals.Read(bytes.NewReader(body), flows.Read)
-	return flows, server, err
+	for _, name := range costs {
+		s.cost += flows.Schemas[name].ExecutionSeconds
+	}
+	s.server, err = signals.Read(bytes.NewReader(body), s.at)
+	return s, err
 }
 
-// costSince is the component's execution seconds a second, in its own level and in jail.
-func costSince(now, before signals.Flows) float64 {
-	seconds := now.Read.Sub(before.Read).Seconds()
-	if seconds <= 0 {
-		return 0
+// watch samples until the context ends.
+func (r *labRig) watch(ctx context.Context) (all []sample) {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if s, err := r.sample(ctx); err == nil { // one that is missing makes the next mean longer
+			all = append(all, s)
+		}
+		select {
+		case <-ctx.Done():
+			return all
+		case <-tick.C:
+		}
 	}
-	change := now.Since(before)
-	return (change[schema].ExecutionSeconds + change[jailName].ExecutionSeconds) / seconds
 }
-
-var jailName = apf.Jail{ServiceAccount: namespace + "/" + component}.Name()
 
 // agentsPerNode of the change LIST all pods at once, each again as soon as it has its answer.
 const agentsPerNode = 8
@@ -129,81 +110,163 @@ func (r *labRig) storm(ctx context.Context, nodes int) (*agents.Process, error) 
 	return p, nil
 }
 
-// rescue lets three nodes of the change saturate the API server, and climbs the ladder as for a verdict of Fail.
-func (r *labRig) rescue(ctx context.Context, n int) (out rescue, err error) {
-	exposed, update, _, err := r.step(ctx, fmt.Sprint("agent:", n), 3)
-	if err != nil {
-		return out, err
-	}
-	storm, err := r.storm(ctx, len(exposed))
-	if err != nil {
-		return out, err
-	}
-	defer storm.Stop()
-	if err := run.Pause(ctx, 4*time.Second); err != nil {
-		return out, err
-	}
-	first, server, err := r.flows(ctx)
-	if err != nil {
-		return out, err
-	}
-	if err := run.Pause(ctx, 4*time.Second); err != nil {
-		return out, err
-	}
-	last, later, err := r.flows(ctx)
-	if err != nil {
-		return out, err
-	}
-	out.cost, out.busy = costSince(last, first), later.Since(server).CPU()
+const rescueFleet = `apiVersion: seakeep.dev/v1alpha1
+kind: Fleet
+name: labs
+clusters:
+- {name: big, labels: {stage: first}, kubeconfig: big.kubeconfig}
+- {name: small, labels: {stage: second}, kubeconfig: small.kubeconfig}
+---
+apiVersion: seakeep.dev/v1alpha1
+kind: Rollout
+name: rescue
+change:
+  daemonSet:
+    namespace: %[1]s
+    name: %[2]s
+    patch: {spec: {containers: [{name: %[2]s, image: "%[2]s:%[3]d"}]}}
+stages:
+- {name: first, labelSelector: {matchLabels: {stage: first}}}
+- {name: second, labelSelector: {matchLabels: {stage: second}}}
+largestClusterProbe: {disabled: true}
+steps: [{replicas: 3}, {replicas: 9}, {replicas: "100%%"}]
+nodes: {maxUnavailable: 3}
+interval: 1s
+scaleGate: {window: 10s}
+analysis: {dns: {mode: Disabled}, slow: {mode: Disabled}}
+bake: {minDuration: 60s, detectionWindow: 10s}
+onFailure: {rungs: [{name: freeze}, {name: apf}, {name: revert}]}
+`
 
-	exempt, err := clientOf(r.big.lab.RESTConfig(lab.Masters))
+// rescue lets `seakeep rollout run` bring a change to three nodes that saturates the API server there, and times how it is taken back.
+func (r *labRig) rescue(ctx context.Context, seakeep, dir string, n int) (out rescue, err error) {
+	// The rig's own flow schema would come before the rollout's.
+	if err := r.big.client.FlowcontrolV1().FlowSchemas().Delete(ctx, schema, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return out, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return out, err
+	}
+	file := filepath.Join(dir, "rollout.yaml")
+	err = os.WriteFile(file, fmt.Appendf(nil, rescueFleet, namespace, component, n), 0o600)
+	for name, w := range map[string]*world{"big": r.big, "small": r.small} {
+		err = errors.Join(err, w.lab.WriteKubeconfig(filepath.Join(dir, name+".kubeconfig"), lab.Masters, "", ""))
+	}
 	if err != nil {
 		return out, err
 	}
-	var began time.Time
-	back := &reverter{rig: r, update: update}
-	ladder := &jail.Ladder{
-		Log: slog.New(slog.DiscardHandler),
-		Rungs: []jail.Rung{
-			jail.Freeze{},
-			timed{jail.APF{Jailer: jailer{apf.NewWriter(apf.Options{Client: exempt, Holder: "bench", Log: slog.New(slog.DiscardHandler)})}}, &began},
-			timed{jail.Revert{Target: back}, &began},
-		},
+	pods, err := r.pods(ctx)
+	if err != nil {
+		return out, err
 	}
-	ladder.Spec.Rungs = []v1alpha1.RolloutRung{{Name: v1alpha1.RungFreeze}, {Name: v1alpha1.RungAPF}, {Name: v1alpha1.RungRevert}}
-	ladder.Spec.SetDefaults()
-	c := jail.Component{Cluster: "big", Kind: "DaemonSet", Namespace: namespace, Name: component, ServiceAccount: namespace + "/" + component, Rollout: fmt.Sprint("bench-", n)}
+	stable := pods[0].Labels[appsv1.ControllerRevisionHashLabelKey]
 
-	decided := time.Now()
-	var effective time.Time
-	before := last
-	out.taken, _ = ladder.Climb(ctx, c, "the API server is saturated", func(ctx context.Context) jail.Situation {
-		s := jail.Situation{Now: time.Now(), Verdict: verdict.Fail, Attributed: true, ControlPlaneFails: true, Load: true}
-		if began.IsZero() {
-			return s
+	if seakeep, err = filepath.Abs(seakeep); err != nil {
+		return out, err
+	}
+	within, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	rollout := exec.CommandContext(within, seakeep, "rollout", "run", "-f", file, "--state-dir", filepath.Join(dir, "state"), "--exit-on-pause", "-o", "json")
+	rollout.Dir, rollout.Stdout, rollout.Stderr = dir, &stdout, &stderr
+	rollout.Cancel = func() error { return rollout.Process.Signal(os.Interrupt) }
+	rollout.WaitDelay = 20 * time.Second
+	if err := rollout.Start(); err != nil {
+		return out, err
+	}
+	running, stop := context.WithCancel(within)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- rollout.Wait() // code 3: it was taken back
+		stop()
+	}()
+	series := make(chan []sample, 1)
+	go func() { series <- r.watch(running) }()
+	began, storm, err := r.stormOnThree(running, stable)
+	if err != nil {
+		cancel()
+	} else {
+		defer storm.Stop()
+	}
+	<-ended
+	samples := <-series
+	var view engine.View
+	if err != nil {
+		_ = json.Unmarshal(stdout.Bytes(), &view) // nothing is printed by one that did not begin
+		return out, fmt.Errorf("%w: %s: %s%s", err, view.Phase, view.Message, stderr.String())
+	}
+	if err := json.Unmarshal(stdout.Bytes(), &view); err != nil {
+		return out, fmt.Errorf("the rollout printed no run: %w: %s", err, stderr.String())
+	}
+	if view.Phase != journal.RolledBack {
+		return out, fmt.Errorf("the rollout ended as %s: %s", view.Phase, view.Message)
+	}
+	at := map[string]time.Time{}
+	for _, e := range view.Events {
+		name := e.Reason
+		if e.Reason == "Rung" && len(e.Message) > 3 && e.Message[:3] == "apf" {
+			name = "apf"
 		}
-		now, _, err := r.flows(ctx)
-		if err != nil {
-			return s
+		if _, seen := at[name]; !seen && e.Cluster == "big" {
+			at[name] = e.At
 		}
-		if cost := costSince(now, before); now.Read.Sub(before.Read) >= 500*time.Millisecond && before.Read.After(began) {
-			s.Measured, s.Reduced = true, max(0, 1-cost/out.cost)
-			if s.Reduced >= ladder.Spec.EffectiveReduction && effective.IsZero() {
-				effective = now.Read
+	}
+	failed := at["Failed"]
+	if failed.IsZero() || at["apf"].IsZero() || at["TakenBack"].IsZero() {
+		return out, fmt.Errorf("the rollout did not fail, jail and take back: %+v", view.Events)
+	}
+	out.why = view.Message
+	out.found, out.starts, out.reverted = failed.Sub(began), at["apf"].Sub(failed), at["TakenBack"].Sub(failed)
+	out.effective = -1
+	var first, last sample
+	for i, s := range samples {
+		switch {
+		case s.at.Before(began):
+		case s.at.Before(failed):
+			if first.at.IsZero() {
+				first = s
+			}
+			last = s
+		case out.cost == 0 && last.at.After(first.at):
+			out.cost = (last.cost - first.cost) / last.at.Sub(first.at).Seconds()
+			out.busy = last.server.Since(first.server).CPU()
+			fallthrough
+		default:
+			before := samples[max(0, i-1)]
+			rate := (s.cost - before.cost) / s.at.Sub(before.at).Seconds()
+			if out.effective < 0 && before.at.After(failed) && rate <= 0.05*out.cost {
+				out.effective = s.at.Sub(failed)
 			}
 		}
-		before = now
-		return s
-	})
-	for _, t := range out.taken {
-		if t.Err != "" {
-			return out, fmt.Errorf("rung %s: %s", t.Name, t.Err)
+	}
+	if out.cost == 0 {
+		return out, errors.New("what the component cost before it failed could not be read")
+	}
+	return out, nil
+}
+
+// stormOnThree begins the storm when three pods of the change are there. Began is when its first LIST was sent.
+func (r *labRig) stormOnThree(ctx context.Context, stable string) (began time.Time, p *agents.Process, err error) {
+	err = run.Until(ctx, 3*time.Minute, func(ctx context.Context) error {
+		pods, err := r.pods(ctx)
+		if err != nil {
+			return err
 		}
+		exposed := 0
+		for _, pod := range pods {
+			if pod.Labels[appsv1.ControllerRevisionHashLabelKey] != stable && isReady(pod) {
+				exposed++
+			}
+		}
+		if exposed != 3 {
+			return fmt.Errorf("%d of 3 nodes run the change", exposed)
+		}
+		return nil
+	})
+	if err != nil {
+		return began, nil, err
 	}
-	out.starts = began.Sub(decided)
-	out.effective, out.reverted = effective.Sub(decided), back.done.Sub(decided)
-	if effective.IsZero() {
-		out.effective = -1
-	}
-	return out, ladder.Undo(ctx, c)
+	began = time.Now()
+	p, err = r.storm(ctx, 3)
+	return began, p, err
 }

@@ -66,7 +66,7 @@ type Rehearsal struct {
 	running int
 }
 
-// New prepares a rehearsal: nothing runs yet. End takes back what it made.
+// New prepares a rehearsal: nothing runs yet. End takes the programs and their pods back; the namespace, the account and its binding stay.
 func New(ctx context.Context, o Options) (*Rehearsal, error) {
 	namespace, name, ok := strings.Cut(o.ServiceAccount, "/")
 	switch {

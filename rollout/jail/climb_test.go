@@ -11,10 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -161,40 +159,6 @@ func ladderOf(t *testing.T, rungs ...Rung) *Ladder {
 	}
 	spec.SetDefaults()
 	return &Ladder{Spec: spec, Rungs: rungs, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-}
-
-func TestClimbGivesEachRungItsTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		gate := &fake{name: v1alpha1.RungGate, reduces: true}
-		apf := &fake{name: v1alpha1.RungAPF, reduces: true, hits: true}
-		revert := &fake{name: v1alpha1.RungRevert}
-		pages := 0
-		l := ladderOf(t, Freeze{}, gate, apf, revert, Emergency{Tell: func(string) error { pages++; return nil }})
-		started := time.Now()
-		taken, last := l.Climb(t.Context(), Component{Cluster: "c"}, "it fails", func(context.Context) Situation {
-			s := Situation{Now: time.Now(), Verdict: verdict.Fail, Attributed: true, ControlPlaneFails: true, Load: true, Measured: true}
-			if apf.done > 0 && time.Since(started) > 18*time.Second {
-				s.Reduced = 0.99
-			}
-			return s
-		})
-		var names []v1alpha1.RungName
-		for _, k := range taken {
-			names = append(names, k.Name)
-		}
-		if diff := cmp.Diff([]v1alpha1.RungName{"freeze", "gate", "apf", "revert"}, names); diff != "" || !last.Done || pages > 0 {
-			t.Errorf("%+v, %d pages (-want +got):\n%s", last, pages, diff)
-		}
-		if at := taken[2].At.Sub(started); at != 15*time.Second {
-			t.Errorf("apf came after %s, the gate had 15s", at)
-		}
-		if at := taken[3].At.Sub(started); at > 20*time.Second {
-			t.Errorf("the revert came after %s", at)
-		}
-		if err := l.Undo(t.Context(), Component{}); err != nil || gate.undone != 1 || apf.undone != 1 {
-			t.Errorf("undone %d and %d times, %v", gate.undone, apf.undone, err)
-		}
-	})
 }
 
 // What takes load away is done even when the disk is full; what writes is not done off the record.

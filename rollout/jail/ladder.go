@@ -104,39 +104,3 @@ func (l *Ladder) Step(ctx context.Context, c Component, s Situation, why string)
 	}
 	return d, &t
 }
-
-// Climb takes rungs until nothing is left to do by itself or the context ends. observe tells what is known now, without Taken;
-// it is asked before each rung, and while one is given time to show effect every tenth of that time. It returns what was taken
-// and the last decision.
-func (l *Ladder) Climb(ctx context.Context, c Component, why string, observe func(context.Context) Situation) ([]Taken, Decision) {
-	var all []Taken
-	for {
-		s := observe(ctx)
-		s.Taken = all
-		d, t := l.Step(ctx, c, s, why)
-		if t != nil {
-			all = append(all, *t)
-			continue
-		}
-		if d.Done || d.Wait <= 0 {
-			return all, d
-		}
-		select {
-		case <-ctx.Done():
-			d.Why = "stopped: " + context.Cause(ctx).Error()
-			return all, d
-		case <-time.After(min(d.Wait, max(l.Spec.EffectWithin.Duration/10, 50*time.Millisecond))):
-		}
-	}
-}
-
-// Undo takes everything back that can be, the last first, and goes on past what fails.
-func (l *Ladder) Undo(ctx context.Context, c Component) error {
-	var errs []error
-	for _, r := range slices.Backward(l.Rungs) {
-		if err := r.Undo(ctx, c); err != nil {
-			errs = append(errs, fmt.Errorf("taking back %s on %s: %w", r.Name(), c.Cluster, err))
-		}
-	}
-	return errors.Join(errs...)
-}
