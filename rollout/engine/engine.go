@@ -217,6 +217,7 @@ func (e *Engine) Run(ctx context.Context) (journal.Run, error) {
 		select {
 		case <-ctx.Done():
 			lanes.Wait()
+			e.note("", "", journal.Warning, "Interrupted", "the process that carries it out ends, and nothing moves until another goes on: %v", context.Cause(ctx))
 			e.publish()
 			e.mu.Lock()
 			defer e.mu.Unlock()

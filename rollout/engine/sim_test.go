@@ -301,6 +301,21 @@ func TestRisksAreSaidOnce(t *testing.T) {
 	})
 }
 
+// Every end of a process is in the run's events, but for one that nobody could write.
+func TestInterruptedIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, map[string]int{"a": 9}, nil)
+		s.pass(time.Minute)
+		s.again()
+		s.pass(time.Hour)
+		s.want(journal.Completed, "")
+		told := reasons(s.e.View())
+		if i := slices.Index(told, "Interrupted"); i < 0 || told[i+1] != "Started" || slices.Contains(told[i+1:], "Interrupted") {
+			t.Errorf("told: %v", told)
+		}
+	})
+}
+
 // A clock that runs while nothing is known promoted whole fleets (argo-rollouts#3850, ocm#1201).
 func TestBakeStandsStillWhileNothingIsKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
