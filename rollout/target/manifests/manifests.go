@@ -118,8 +118,12 @@ func (t *Target) live(ctx context.Context, o *unstructured.Unstructured) (*unstr
 	return found, nil
 }
 
-// makes is true when one of the objects is the namespace of o.
-func (t *Target) makes(namespace string) bool {
+// makes is true when one of the objects is the namespace of o, also of one that names none.
+func (t *Target) makes(o *unstructured.Unstructured) bool {
+	_, namespace, err := t.place(o)
+	if err != nil {
+		return false // who applies it says why
+	}
 	return slices.ContainsFunc(t.Objects, func(other map[string]any) bool {
 		u := &unstructured.Unstructured{Object: other}
 		return u.GetKind() == "Namespace" && u.GetName() == namespace
@@ -152,7 +156,7 @@ func (t *Target) prepare(ctx context.Context) (pins target.Pins, changes bool, e
 			continue
 		}
 		made, err := t.apply(ctx, o, true)
-		if apierrors.IsNotFound(err) && t.makes(o.GetNamespace()) {
+		if apierrors.IsNotFound(err) && t.makes(o) {
 			err, made = nil, o
 		}
 		if err != nil {
