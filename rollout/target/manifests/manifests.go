@@ -299,6 +299,8 @@ func (t *Target) Move(ctx context.Context, pins target.Pins, _ []plan.Move, back
 			return err
 		case existed && found == nil:
 			return fmt.Errorf("%s was deleted in the middle of the run: %w", where(o), target.ErrForeign)
+		case existed:
+			o.SetUID(found.GetUID()) // or to apply would make it, if it is deleted just now
 		case !existed && found != nil:
 			if err := theirs(o, found); err != nil {
 				return err

@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 
 	"github.com/seakeep/seakeep/internal/testkit"
@@ -31,6 +33,7 @@ type rig struct {
 	t       *testing.T
 	client  *kubernetes.Clientset
 	objects *dynamic.DynamicClient
+	config  *rest.Config
 }
 
 func (r *rig) must(err error) {
@@ -81,11 +84,14 @@ func TestManifestsOnALab(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]func(*rig){
-		"forth and back":                 testForthAndBack,
-		"what others wrote stays":        testWhatOthersWroteStays,
-		"what was deleted in the middle": testDeletedInTheMiddle,
+		"forth and back":                            testForthAndBack,
+		"what others wrote stays":                   testWhatOthersWroteStays,
+		"what was deleted in the middle":            testDeletedInTheMiddle,
+		"what is deleted just before it is written": testDeletedMeanwhile,
 	} {
-		t.Run(name, func(t *testing.T) { test(&rig{t: t, client: client, objects: objects}) })
+		t.Run(name, func(t *testing.T) {
+			test(&rig{t: t, client: client, objects: objects, config: l.RESTConfig(lab.Masters)})
+		})
 	}
 }
 
@@ -308,5 +314,32 @@ func testDeletedInTheMiddle(r *rig) {
 	must(err)
 	if diff := cmp.Diff(old.Data, again.Data); diff != "" || len(again.ManagedFields) != 1 || again.ManagedFields[0].Manager != "an-admin" {
 		t.Errorf("made again (-before +after):\n%s%+v", diff, again.ManagedFields)
+	}
+}
+
+// To apply would make an object of a part of one.
+func testDeletedMeanwhile(r *rig) {
+	t, must := r.t, r.must
+	maps := r.client.CoreV1().ConfigMaps("default")
+	for _, back := range []bool{false, true} {
+		_, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "just"}, Data: map[string]string{"c": "1"}}, metav1.CreateOptions{})
+		must(err)
+		to := r.target(configMap("default", "just", map[string]any{"a": "2"}))
+		pins := r.begin(to)
+		if back {
+			must(to.Move(t.Context(), pins, nil, false))
+		}
+		deletes := rollouttest.Meanwhile(r.config, func(q *http.Request) bool { return q.Method == http.MethodPatch }, func() {
+			must(maps.Delete(t.Context(), "just", metav1.DeleteOptions{}))
+		})
+		objects, err := dynamic.NewForConfig(deletes)
+		must(err)
+		to.Client = objects
+		if err := to.Move(t.Context(), pins, nil, back); !apierrors.IsConflict(err) || errors.Is(err, target.ErrForeign) {
+			t.Errorf("back: %v: %v", back, err)
+		}
+		if made, err := maps.Get(t.Context(), "just", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("back: %v: it was made of %v, %v", back, made.Data, err)
+		}
 	}
 }

@@ -172,7 +172,9 @@ func (t *Target) putBack(ctx context.Context, o *unstructured.Unstructured, w wa
 	if err := w.taken(found); err != nil {
 		return err
 	}
-	_, err = t.apply(ctx, only(w.back, w.object()), false)
+	part := only(w.back, w.object())
+	part.SetUID(found.GetUID()) // or to apply would make an object of a part, if it is deleted just now
+	_, err = t.apply(ctx, part, false)
 	return err
 }
 
