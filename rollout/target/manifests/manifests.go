@@ -164,6 +164,11 @@ func (t *Target) prepare(ctx context.Context) (pins target.Pins, changes bool, e
 			continue
 		}
 		w := was{}
+		if _, has := o.Object["stringData"]; has && found != nil && o.GetKind() == "Secret" {
+			const what = "change.manifests[%d].stringData: %s exists, and what the API server makes of it could not be put back: write it as data"
+			errs = append(errs, fmt.Errorf(what, i, where(o)))
+			continue
+		}
 		if found != nil {
 			if w, err = asItWas(found, made); err != nil {
 				errs = append(errs, fmt.Errorf("change.manifests[%d]: %w", i, err))

@@ -86,6 +86,7 @@ func TestManifestsOnALab(t *testing.T) {
 	for name, test := range map[string]func(*rig){
 		"forth and back":                            testForthAndBack,
 		"what others wrote stays":                   testWhatOthersWroteStays,
+		"what cannot be put back":                   testWhatCannotBePutBack,
 		"what was deleted in the middle":            testDeletedInTheMiddle,
 		"what is deleted just before it is written": testDeletedMeanwhile,
 	} {
@@ -244,6 +245,33 @@ func testWhatOthersWroteStays(r *rig) {
 	must(err)
 	if d := route.Back(r.see(to, pins)); !d.Complete {
 		t.Errorf("they have put it back: %+v", d)
+	}
+}
+
+// A field that the API server keeps under two names stays when its owner lets it go.
+func testWhatCannotBePutBack(r *rig) {
+	t, must := r.t, r.must
+	manifest := func(account string) map[string]any {
+		o := image("registry.test/web:1")
+		o["metadata"].(map[string]any)["name"] = "account"
+		if account != "" {
+			must(unstructured.SetNestedField(o, account, "spec", "template", "spec", "serviceAccountName"))
+		}
+		return o
+	}
+	first := r.target(manifest(""))
+	must(first.Move(t.Context(), r.begin(first), nil, false))
+	to := r.target(manifest("other"))
+	pins := r.begin(to)
+	must(to.Move(t.Context(), pins, nil, false))
+	if err := to.Move(t.Context(), pins, nil, true); !errors.Is(err, target.ErrForeign) || !strings.Contains(err.Error(), ".serviceAccountName") {
+		t.Errorf("that it is left is not said: %v", err)
+	}
+	_, err := r.client.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "old"}}, metav1.CreateOptions{})
+	must(err)
+	secret := map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"namespace": "default", "name": "old"}, "stringData": map[string]any{"a": "1"}}
+	if _, err := r.target(secret).Prepare(t.Context()); err == nil || !strings.Contains(err.Error(), "change.manifests[0].stringData") || !strings.Contains(err.Error(), "write it as data") {
+		t.Errorf("stringData: %v", err)
 	}
 }
 

@@ -174,8 +174,15 @@ func (t *Target) putBack(ctx context.Context, o *unstructured.Unstructured, w wa
 	}
 	part := only(w.back, w.object())
 	part.SetUID(found.GetUID()) // or to apply would make an object of a part, if it is deleted just now
-	_, err = t.apply(ctx, part, false)
-	return err
+	made, err := t.apply(ctx, part, false)
+	if err != nil {
+		return err
+	}
+	if left := differing(w.touched, made, w.object()); len(left) > 0 {
+		const what = "%s: %s were put back and are not as they were, the API server or a webhook keeps them so: %w"
+		return fmt.Errorf(what, where(found), list(left), target.ErrForeign)
+	}
+	return nil
 }
 
 // remove deletes an object that is new.
@@ -240,7 +247,8 @@ func (t *Target) remake(ctx context.Context, o *unstructured.Unstructured, w was
 	case dry:
 		return nil
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": made.GetResourceVersion(), "managedFields": w.object().GetManagedFields()}})
+	metadata := map[string]any{"uid": made.GetUID(), "managedFields": w.object().GetManagedFields()}
+	patch, err := json.Marshal(map[string]any{"metadata": metadata})
 	if err != nil {
 		return err
 	}
