@@ -39,8 +39,9 @@ type Target struct {
 	Namespace string
 	Run       string
 
-	// back is true once the way back has begun, as far as this process knows.
-	back bool
+	// back is true once the way back has begun, applied is what was applied, by its place in Objects: as far as this process knows.
+	back    bool
+	applied map[int]bool
 }
 
 // Survey implements engine.Target.
@@ -304,6 +305,9 @@ func (t *Target) Move(ctx context.Context, pins target.Pins, _ []plan.Move, back
 			return err
 		case existed && found == nil:
 			return fmt.Errorf("%s was deleted in the middle of the run: %w", where(o), target.ErrForeign)
+		case found == nil && t.applied[i]:
+			delete(t.applied, i) // whoever resumes the run wants it again
+			return fmt.Errorf("%s was applied, and was deleted since: %w", where(o), target.ErrForeign)
 		case existed:
 			o.SetUID(found.GetUID()) // or to apply would make it, if it is deleted just now
 		case !existed && found != nil:
@@ -318,6 +322,10 @@ func (t *Target) Move(ctx context.Context, pins target.Pins, _ []plan.Move, back
 		if err != nil {
 			return err
 		}
+		if t.applied == nil {
+			t.applied = map[int]bool{}
+		}
+		t.applied[i] = true
 	}
 	return nil
 }

@@ -303,6 +303,13 @@ func testDeletedInTheMiddle(r *rig) {
 	must(client.CoreV1().ConfigMaps(stays).Delete(ctx, theirs.Name, metav1.DeleteOptions{}))
 	must(to.Move(ctx, pins, nil, false))
 
+	// Whoever deletes what is new is not fought: only who resumes the run has it applied again.
+	must(client.CoreV1().ConfigMaps(stays).Delete(ctx, "new", metav1.DeleteOptions{}))
+	if err := to.Move(ctx, pins, nil, false); !errors.Is(err, target.ErrForeign) || !strings.Contains(err.Error(), "ConfigMap "+stays+"/new") {
+		t.Errorf("what was deleted is applied again: %v", err)
+	}
+	must(to.Move(ctx, pins, nil, false))
+
 	must(client.CoreV1().ConfigMaps(stays).Delete(ctx, "old", metav1.DeleteOptions{}))
 	if err := to.Move(ctx, pins, nil, false); !errors.Is(err, target.ErrForeign) || !strings.Contains(err.Error(), "ConfigMap "+stays+"/old") {
 		t.Errorf("what was deleted is made again from a part of it: %v", err)
