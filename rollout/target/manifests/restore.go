@@ -133,7 +133,8 @@ func (w was) taken(found *unstructured.Unstructured) error {
 	if len(by) > 0 {
 		whose = "they belong to " + strings.Join(slices.Sorted(maps.Keys(by)), ", ") + " too or instead"
 	}
-	return fmt.Errorf("%s: %s cannot be put back, %s: undo it there, or have them let it go: %w", where(found), list(paths), whose, target.ErrForeign)
+	const what = "%s: %s cannot be put back, %s: undo it there, or have them let it go: %w"
+	return fmt.Errorf(what, where(found), list(paths), whose, target.ErrForeign)
 }
 
 // restore puts back what there was, the last object first, and deletes what there was not. Of what is there only the fields of the
@@ -209,7 +210,7 @@ func theirs(o, found *unstructured.Unstructured) error {
 	if err != nil || !own.ours.Empty() || onlyNames(o) {
 		return err
 	}
-	return fmt.Errorf("%s was not there before, and nothing of it is the rollout's (%s): %w", where(found), target.Writers(found.GetManagedFields()), target.ErrForeign)
+	return target.Foreign(where(found), "was not there before, and nothing of it is the rollout's", found)
 }
 
 // onlyNames is true for a manifest that says nothing but which object it is.
