@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seakeep/seakeep/forecast/lint"
+	"github.com/seakeep/seakeep/rollout/plan"
 )
 
 const forecastLintHint = "see 'seakeep forecast lint --help'"
@@ -90,7 +91,7 @@ func runForecastLint(ctx context.Context, env *Env, files []string, output strin
 }
 
 func (r *lintReport) write(w io.Writer) error {
-	if err := writeRisks(w, r.Risks); err != nil {
+	if err := writeRisks(w, planned(r.Risks)); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "%d risks in %d objects\n", len(r.Risks), r.Objects)
@@ -98,7 +99,7 @@ func (r *lintReport) write(w io.Writer) error {
 }
 
 // writeRisks writes a paragraph for each, with an empty line after it.
-func writeRisks(w io.Writer, risks []lint.Risk) error {
+func writeRisks(w io.Writer, risks []plan.Risk) error {
 	for _, risk := range risks {
 		if _, err := fmt.Fprintf(w, "%s %s: %s\n  at   %s\n  why  %s\n  do   %s\n\n", risk.Severity, risk.Name, clipped(risk.Object), risk.Field, risk.Why, risk.Remedy); err != nil {
 			return err

@@ -82,6 +82,10 @@ func (o *rolloutCarry) load(ctx context.Context, members *v1alpha1.Fleet, hub *r
 }
 
 func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters map[string]fleet.Cluster) (*plan.Plan, map[string][]string, error) {
+	risks, invalid := risksOf(r.Change)
+	if err := invalid.ToAggregate(); err != nil {
+		return nil, nil, usageError(fmt.Errorf("planning rollout %s: %w", r.Name, err), "nothing was written to any cluster")
+	}
 	fleetOf := map[string]engine.Member{}
 	for name, c := range clusters {
 		over, err := rest.HTTPClientFor(c.Config)
@@ -98,6 +102,10 @@ func planRollout(ctx context.Context, r *v1alpha1.Rollout, run string, clusters 
 	if err != nil {
 		return nil, nil, usageError(fmt.Errorf("planning rollout %s: %w", r.Name, err), "nothing was written to any cluster")
 	}
+	if err := refuseUncounted(r, p, clusters); err != nil {
+		return nil, nil, err
+	}
+	p.Risks = risks
 	return p, orders, nil
 }
 
@@ -134,6 +142,11 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 	if err != nil {
 		return state.Run, err
 	}
+	if forth {
+		if err := refuseUncounted(state.Run.Rollout, state.Plan, clusters); err != nil {
+			return state.Run, err
+		}
+	}
 	joined, err := joinRollout(ctx, env, o, state.Run.Rollout, state.Plan, forth, clusters)
 	if err != nil {
 		return state.Run, err
@@ -164,9 +177,12 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 	return e.Run(ctx)
 }
 
-// goesForth is true for a run that moves on at once: not for one that was told to go back while nobody carried it out.
+// goesForth is true for a run that moves on at once: not for one that was told to stand still, to end or to go back while nobody
+// carried it out. What that needs does not wait for a cluster that is down.
 func goesForth(j *journal.Journal, run journal.Run) (bool, error) {
 	orders, _, err := journal.Orders(j.Dir())
-	told := slices.ContainsFunc(orders, func(o journal.Placed) bool { return o.Run == run.ID && o.Verb == journal.Rollback })
+	told := slices.ContainsFunc(orders, func(o journal.Placed) bool {
+		return o.Run == run.ID && o.Verb != journal.Resume && o.Verb != journal.Approve
+	})
 	return run.Phase == journal.Running && !told, err
 }

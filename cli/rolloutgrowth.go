@@ -4,17 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/fleet"
 	"github.com/seakeep/seakeep/forecast"
 	"github.com/seakeep/seakeep/forecast/observe"
 	"github.com/seakeep/seakeep/rollout/engine"
+	"github.com/seakeep/seakeep/rollout/plan"
 	"github.com/seakeep/seakeep/rollout/verdict"
 	"github.com/seakeep/seakeep/signals"
 )
@@ -29,7 +33,8 @@ const (
 )
 
 // rolloutGrowth is the rollout's scale gate by a forecast: each exposure is measured by a flow schema of the change's own, which
-// caps it at the same time, and what the steps so far cost says what the next and the full one would. What was measured is kept
+// caps it at the same time, and beside it by the cluster's gates where they count what is judged; what the steps so far cost says
+// what the next and the full one would. What was measured is kept
 // in a file, so that a run that was killed goes on with it.
 type rolloutGrowth struct {
 	gate    v1alpha1.RolloutScaleGate
@@ -47,6 +52,8 @@ type growthCluster struct {
 	name    string
 	client  kubernetes.Interface
 	servers []observe.Server
+	// gates are all of the cluster's; none where none is known.
+	gates []observe.Ledger
 	// account reads whom the workload runs as there; nil when it has no nodes.
 	account func(context.Context) (string, error)
 
@@ -69,16 +76,41 @@ func newRolloutGrowth(gate v1alpha1.RolloutScaleGate, change v1alpha1.RolloutCha
 	return g, nil
 }
 
-func (g *rolloutGrowth) add(name string, client kubernetes.Interface, servers []observe.Server, account func(context.Context) (string, error)) {
-	g.clusters[name] = &growthCluster{name: name, client: client, servers: servers, account: account}
+func (g *rolloutGrowth) add(c *growthCluster) { g.clusters[c.name] = c }
+
+// refuseUncounted refuses a scale gate that judges bytes on a cluster that names no gate: nothing else counts them, and what is
+// never measured would be Unknown for ever alone, and let by beside others.
+func refuseUncounted(r *v1alpha1.Rollout, p *plan.Plan, known map[string]fleet.Cluster) error {
+	i := slices.Index(r.ScaleGate.Metrics, v1alpha1.ScaleBytes)
+	if r.ScaleGate.Mode == v1alpha1.Disabled || i < 0 || r.Change.Whole() {
+		return nil
+	}
+	var without []string
+	for _, stage := range p.Stages {
+		for _, leg := range stage.Legs {
+			if c, ok := known[leg.Cluster]; ok && len(c.Gates) == 0 && !slices.Contains(without, c.Name) {
+				without = append(without, c.Name)
+			}
+		}
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	at := field.NewPath("scaleGate", "metrics").Index(i)
+	return usageError(fmt.Errorf("rollout %s: %w", r.Name, field.Invalid(at, v1alpha1.ScaleBytes,
+		"only a gate counts a component's bytes, and the fleet names no gate of "+strings.Join(without, ", "))),
+		"name the gates of these clusters in the Fleet (clusters[].gates), or take Bytes out")
 }
 
-// close takes the flow schemas away.
+// close takes the flow schemas away, and lets go of the gates.
 func (g *rolloutGrowth) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 	defer cancel()
 	var errs []error
 	for _, c := range g.clusters {
+		for _, l := range c.gates {
+			l.Client.CloseIdleConnections()
+		}
 		if c.schema != nil {
 			errs = append(errs, c.schema.Remove(ctx, c.client))
 		}
@@ -125,7 +157,7 @@ func (g *rolloutGrowth) begin(ctx context.Context, c *growthCluster, account str
 		return err
 	}
 	c.schema = &schema
-	if err := awaitFlow(ctx, g.meter(c)); err != nil {
+	if err := awaitFlow(ctx, c.flow()); err != nil {
 		return err
 	}
 	looked, err := observe.Look(ctx, c.servers, min(5*time.Second, g.window()))
@@ -136,8 +168,17 @@ func (g *rolloutGrowth) begin(ctx context.Context, c *growthCluster, account str
 	return nil
 }
 
-func (g *rolloutGrowth) meter(c *growthCluster) *observe.Flow {
+func (c *growthCluster) flow() *observe.Flow {
 	return &observe.Flow{Servers: c.servers, Schema: c.schema.Name(), Level: c.schema.Name()}
+}
+
+// meter asks the gates only for what is judged: one that does not answer leaves nothing measured.
+func (g *rolloutGrowth) meter(c *growthCluster) observe.Meter {
+	counts := slices.Contains(g.gate.Metrics, v1alpha1.ScaleBytes) || slices.Contains(g.gate.Metrics, v1alpha1.ScaleWatches)
+	if !counts || len(c.gates) == 0 {
+		return c.flow()
+	}
+	return &observe.GatedFlow{Flow: c.flow(), Gates: &observe.Gates{Ledgers: c.gates, User: observe.ServiceAccountUser(c.schema.ServiceAccount)}}
 }
 
 // window is the length of one sample.
@@ -254,7 +295,8 @@ func (g *rolloutGrowth) judge(c *growthCluster, nodes int) (verdict.Finding, err
 	if background, ok := model.Background(c.name, forecast.CPU); ok {
 		own = max(0, c.survey.CPU-background)
 	}
-	j := forecast.Judge(p, forecast.Capacity{Kinds: g.rooms(c.survey.Room(own)), MaxUtilization: g.gate.MaxUtilization})
+	rooms := g.rooms(c.survey.Room(own))
+	j := forecast.Judge(p, forecast.Capacity{Kinds: rooms, MaxUtilization: g.gate.MaxUtilization})
 	finding := verdict.Finding{
 		Check: growthCheck, Verdict: verdict.Verdict(j.Outcome), Reason: fmt.Sprintf("on %d of %d nodes: %s", nodes, total, j.Reason),
 		Attributed: p.Earned != "", Fresh: true, At: g.now(),
@@ -269,16 +311,27 @@ func (g *rolloutGrowth) judge(c *growthCluster, nodes int) (verdict.Finding, err
 		// What a flow schema of its own counted is the change's and nobody else's.
 		finding.Attributed = finding.Attributed || s.Outcome == forecast.Fail && s.Kind != forecast.CPU && s.Kind != forecast.Memory
 	}
+	// What has no capacity is shown, and does not gate.
+	for _, metric := range g.gate.Metrics {
+		kind := kindOf(metric)
+		if i, ok := p.Kinds[kind]; ok && rooms[kind].Capacity == 0 && !i.Unbounded {
+			finding.Figures = append(finding.Figures, verdict.Figure{Name: string(kind) + ", upper bound", Value: i.Upper, Unit: kind.Unit()})
+		}
+	}
 	// Processors are counted for everybody: they are the change's when they rise with its nodes, which is what was fitted.
 	finding.Attributed = finding.Attributed || j.Outcome == forecast.Fail && !p.Untested
 	return finding, nil
+}
+
+func kindOf(metric v1alpha1.ScaleGateMetric) forecast.Kind {
+	return forecast.Kind(strings.ToLower(string(metric)))
 }
 
 // rooms are the capacities that gate: declared ones before measured ones, of the metrics the rollout names.
 func (g *rolloutGrowth) rooms(measured map[forecast.Kind]forecast.Room) map[forecast.Kind]forecast.Room {
 	rooms := map[forecast.Kind]forecast.Room{}
 	for _, metric := range g.gate.Metrics {
-		kind := forecast.Kind(strings.ToLower(string(metric)))
+		kind := kindOf(metric)
 		room, ok := measured[kind]
 		if declared := g.gate.Capacity[string(metric)]; declared > 0 {
 			room.Capacity, room.Advisory, ok = declared, false, true

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -183,12 +184,22 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 	if err != nil {
 		return engine.Cluster{}, none, err
 	}
+	gates, err := gatesOf(c)
+	if err != nil {
+		return engine.Cluster{}, none, err
+	}
+	var spent func(context.Context) (float64, time.Time, error)
 	if j.growth != nil {
 		var metered []observe.Server
 		for _, s := range servers {
 			metered = append(metered, observe.Server{Name: s.Name, URL: s.URL + "/metrics", Client: s.Client})
 		}
-		j.growth.add(c.Name, client, metered, accountOf(r, run, c, client, objects))
+		of := &growthCluster{name: c.Name, client: client, servers: metered, account: accountOf(r, run, c, client, objects)}
+		for _, gate := range gates {
+			url, client := gate.HTTP()
+			of.gates = append(of.gates, observe.Ledger{Name: gate.Name, URL: url, Client: client})
+		}
+		j.growth.add(of)
 		// The same schema by which the scale gate measures tells the analysis what is the change's own.
 		account, err := j.growth.account(ctx, j.growth.clusters[c.Name])
 		if err != nil && j.forth {
@@ -196,15 +207,15 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 		}
 		if account != "" {
 			measured.FlowSchema = observe.Schema{ServiceAccount: account}.Name()
+			spent = spentBy(account, servers)
 		}
 	}
 	made, err := j.steps(env, o, r, run, holder, c)
 	if err != nil {
 		return engine.Cluster{}, none, err
 	}
-	if gates, err := gatesOf(c); err != nil {
-		return engine.Cluster{}, none, err
-	} else if len(gates) > 0 {
+	made.Spent = spent
+	if len(gates) > 0 {
 		made.Rungs = append([]jail.Rung{jail.Gate{Gates: gates}}, made.Rungs...)
 	}
 	measured.Name, measured.Config, measured.Servers = c.Name, c.Config, servers
@@ -244,10 +255,7 @@ func (j *rolloutJoined) steps(env *Env, o *rolloutCarry, r *v1alpha1.Rollout, ru
 		return made, err
 	}
 	if c.BreakGlass != nil {
-		made.Glass = &engine.Glass{Prove: func(ctx context.Context, rights []authorizationv1.ResourceAttributes) error {
-			leases := authorizationv1.ResourceAttributes{Group: "coordination.k8s.io", Resource: "leases", Namespace: apf.LeaseNamespace}
-			return way.Prove(ctx, c.BreakGlass, append(rights, target.Verbs(leases, "get", "create", "update")...))
-		}}
+		made.Glass = new(engine.Glass)
 		if made.Glass.Switch, err = way.New(c.Config, c.BreakGlass, o.patience()); err != nil {
 			return made, err
 		}
@@ -265,6 +273,7 @@ func (j *rolloutJoined) steps(env *Env, o *rolloutCarry, r *v1alpha1.Rollout, ru
 		return made, err
 	}
 	made.Rungs = apiRungs(env, o, holder, client)
+	made.Prove = proofBy(client, "kubeconfig")
 	if c.BreakGlass == nil {
 		return made, nil
 	}
@@ -274,10 +283,19 @@ func (j *rolloutJoined) steps(env *Env, o *rolloutCarry, r *v1alpha1.Rollout, ru
 		return made, fmt.Errorf("breakGlass: %w", err)
 	}
 	j.opened = append(j.opened, glass)
+	made.Glass.Prove = proofBy(glass, "breakGlass")
 	for i, rung := range apiRungs(env, o, holder, glass) {
 		made.Rungs[i] = jail.Ways{Ordinary: made.Rungs[i], BreakGlass: rung, Patience: o.timeout}
 	}
 	return made, nil
+}
+
+// proofBy asks by one way to a cluster for the rights that a target names and those of the fence.
+func proofBy(client kubernetes.Interface, whose string) func(context.Context, []authorizationv1.ResourceAttributes) error {
+	return func(ctx context.Context, rights []authorizationv1.ResourceAttributes) error {
+		leases := authorizationv1.ResourceAttributes{Group: "coordination.k8s.io", Resource: "leases", Namespace: apf.LeaseNamespace}
+		return way.Prove(ctx, client, whose, append(rights, target.Verbs(leases, "get", "create", "update")...))
+	}
 }
 
 // apiRungs are the rungs that are written to a cluster's API server, by one way to it.

@@ -44,7 +44,7 @@ is named, as 'seakeep forecast lint' does; what it costs is measured.
 A run of the same rollout that is under way in the state folder is gone on with. If the file says something else than when that
 run began, it is refused: a run keeps to what it began with. Abort it or take it back, and begin another.
 
-Ends with 0 when the change is everywhere, with 3 when it was taken back, aborted or failed, and with 130 when it is interrupted:
+Ends with 0 when the change is everywhere, with 3 when it was taken back or aborted, and with 130 when it is interrupted:
 then everything stands still where it is.`,
 		Example: `  seakeep rollout run -f telemetry.yaml --fleet fleet.yaml --dry-run
   seakeep rollout run -f docs/examples/telemetry.yaml --state-dir ./state
@@ -138,7 +138,7 @@ func runRollout(ctx context.Context, env *Env, o *rolloutRun) error {
 		if err != nil {
 			return err
 		}
-		return o.writePlan(env.Stdout, p)
+		return o.writePlan(env.Stdout, rollout, p)
 	}
 	j, err := journal.Open(o.state.dir)
 	if err != nil {
@@ -199,6 +199,10 @@ func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, ru
 		},
 		ready: func(ctx context.Context, view func() engine.View, r *v1alpha1.Rollout) (func(), error) {
 			look = view
+			if waits, err := o.waits(view()); waits || err != nil {
+				cancel(errPaused)
+				return func() {}, err
+			}
 			if o.output == "table" {
 				fmt.Fprintf(env.Stdout, "run %s in %s\n", run, o.state.dir)
 			}
@@ -237,10 +241,19 @@ func (o *rolloutRun) carry(ctx context.Context, env *Env, j *journal.Journal, ru
 	return nil
 }
 
+// waits is true for a run that is paused already, and that nobody has told to go on: no event will say so.
+func (o *rolloutRun) waits(v engine.View) (bool, error) {
+	if !o.exitOnPause || v.Phase != journal.Paused {
+		return false, nil
+	}
+	orders, _, err := journal.Orders(o.state.dir)
+	return !slices.ContainsFunc(orders, func(order journal.Placed) bool { return order.Run == v.ID }), err
+}
+
 var errPaused = errors.New("the run paused")
 
 // writePlan prints what would be done.
-func (o *rolloutRun) writePlan(w io.Writer, p *plan.Plan) error {
+func (o *rolloutRun) writePlan(w io.Writer, r *v1alpha1.Rollout, p *plan.Plan) error {
 	if o.output == "json" {
 		return writeJSON(w, p, true)
 	}
@@ -271,6 +284,9 @@ func (o *rolloutRun) writePlan(w io.Writer, p *plan.Plan) error {
 		return err
 	}
 	fmt.Fprintf(w, "The largest cluster is %s. %s may fail, %d may be unreachable. Nothing was written.\n", p.Largest, counted(p.MaxFailures, "cluster"), p.MaxSkipped)
+	if r.Change.Whole() && r.ScaleGate.Mode != v1alpha1.Disabled {
+		fmt.Fprintln(w, "There is no scale gate: it forecasts from nodes, and this change comes to each cluster whole.")
+	}
 	if len(p.Unselected) > 0 {
 		fmt.Fprintf(w, "No stage selects %s.\n", strings.Join(p.Unselected, ", "))
 	}

@@ -79,6 +79,9 @@ func writeRolloutFindings(w io.Writer, v *engine.View) {
 			if f := l.ScaleGate; f != nil {
 				fmt.Fprintf(w, "%s  %s  %s: %s\n", clipped(l.Cluster), f.Verdict, f.Check, f.Reason)
 			}
+			if l.Error != "" && !v.Phase.Over() {
+				fmt.Fprintf(w, "%s  the last round failed: %s\n", clipped(l.Cluster), l.Error)
+			}
 			if l.Skipped != "" {
 				fmt.Fprintf(w, "%s  skipped: %s\n", clipped(l.Cluster), l.Skipped)
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,7 +42,7 @@ func TestRolloutPage(t *testing.T) {
 				{TaskKey: journal.TaskKey{Stage: "production", Index: 1}, Type: v1alpha1.TaskTimedWait, Started: now, Waited: 90 * time.Second},
 			}, Legs: []engine.LegView{
 				{Cluster: "eu-1", Phase: journal.Waiting, Step: 1, Steps: []int{9, 27, 81, 243, 300}, Nodes: 300, ClusterView: engine.ClusterView{ExposedNodes: 4}},
-				{Cluster: "us-1", Phase: journal.Stepping, Step: 2, Steps: []int{1, 3, 9}, Nodes: 9, Skipped: "the cluster has not answered for 1m0s: connection refused"},
+				{Cluster: "us-1", Phase: journal.Stepping, Step: 2, Steps: []int{1, 3, 9}, Nodes: 9, Skipped: "nothing could be done there for 1m0s: connection refused", ClusterView: engine.ClusterView{Error: "connection refused"}},
 			}},
 		},
 		Events: []journal.Event{
@@ -75,13 +76,23 @@ func TestRolloutPlanPage(t *testing.T) {
 			clusters[c].Nodes = append(clusters[c].Nodes, plan.Node{Name: fmt.Sprint(n)})
 		}
 	}
-	p, _, errs := plan.Make(docs[i].Object.(*v1alpha1.Rollout), "run", clusters)
+	rollout := docs[i].Object.(*v1alpha1.Rollout)
+	p, _, errs := plan.Make(rollout, "run", clusters)
 	if len(errs) > 0 {
 		t.Fatal(errs.ToAggregate())
 	}
+	if p.Risks, errs = risksOf(docs[i].Object.(*v1alpha1.Rollout).Change); len(errs) > 0 {
+		t.Fatal(errs.ToAggregate())
+	}
 	var page bytes.Buffer
-	if err := (&rolloutRun{output: "table"}).writePlan(&page, p); err != nil {
+	if err := (&rolloutRun{output: "table"}).writePlan(&page, rollout, p); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "rollout-plan.txt", page.Bytes())
+
+	page.Reset()
+	rollout.Change = v1alpha1.RolloutChange{Deployment: &v1alpha1.WorkloadChange{}}
+	if err := (&rolloutRun{output: "table"}).writePlan(&page, rollout, p); err != nil || !strings.Contains(page.String(), "There is no scale gate") {
+		t.Errorf("a Deployment's plan: %v\n%s", err, &page)
+	}
 }

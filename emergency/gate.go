@@ -92,6 +92,9 @@ func OnAddress(address string, files Credentials) (*Gate, error) {
 	}}}, nil
 }
 
+// HTTP is how the gate is called by who reads what is not asked here: the URL without a path, and the client.
+func (g *Gate) HTTP() (url string, client *http.Client) { return g.scheme + "://" + g.host, g.client }
+
 // Close lets go of the connections.
 func (g *Gate) Close() { g.client.CloseIdleConnections() }
 

@@ -18,7 +18,9 @@ type At struct {
 	Exposed int `json:"exposed"`
 	// Objects is how many objects of what the component reads there are; 0 when not known, and then nodes stand for them.
 	Objects int `json:"objects,omitempty"`
-	// StartRate is how many nodes a second would begin to run it, for what starts cost; 0 leaves that out.
+	// StartRate is how many nodes a second would begin to run it, > 0; Judge adds what so many starts cost. 0 leaves them out, and is
+	// what `seakeep forecast` and a rollout's scale gate ask with: the one does not know the pace, and the other measures steps that
+	// have started. It is for callers of this package that know it, and have samples with Startup.
 	StartRate float64 `json:"startRate,omitempty"`
 }
 

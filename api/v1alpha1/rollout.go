@@ -92,6 +92,9 @@ type RolloutChange struct {
 	UserAgents []string `json:"userAgents,omitempty"`
 }
 
+// Whole is true for what changes a cluster at once, not node by node: a Deployment, or manifests alone.
+func (c *RolloutChange) Whole() bool { return c.DaemonSet == nil && c.AdvancedDaemonSet == nil }
+
 // WorkloadChange is a new pod template of a workload. Exactly one of Template and Patch is set.
 type WorkloadChange struct {
 	// Namespace and Name are the object's.

@@ -315,7 +315,7 @@ type ScaleGateMetric string
 const (
 	// ScaleSeats are seats of API Priority and Fairness: one is one request executing all the time.
 	ScaleSeats ScaleGateMetric = "Seats"
-	// ScaleRequests are requests a second, ScaleBytes bytes a second answered.
+	// ScaleRequests are requests a second, ScaleBytes bytes a second, of requests and answers together.
 	ScaleRequests ScaleGateMetric = "Requests"
 	ScaleBytes    ScaleGateMetric = "Bytes"
 	// ScaleWatches are open streams.
@@ -332,8 +332,10 @@ var scaleGateMetrics = []ScaleGateMetric{ScaleSeats, ScaleRequests, ScaleBytes, 
 type RolloutScaleGate struct {
 	// Mode is Enabled (the default) or Disabled.
 	Mode Switch `json:"mode,omitempty"`
-	// Metrics are the costs that are forecast; default Seats, CPU and Memory. What has no capacity, declared or measured, is
-	// shown and does not gate.
+	// Metrics are the costs that are forecast; default Seats, CPU and Memory. API servers tell the capacity of these three, and of
+	// Memory too coarsely to hold a change back. What has no capacity, declared or told, is shown and does not gate, and one of them
+	// must gate. Bytes are counted by the cluster's gates, which the Fleet must name; Watches by them where it does, else for
+	// everybody together.
 	Metrics []ScaleGateMetric `json:"metrics,omitempty"`
 	// Capacity are declared capacities by metric, of all API servers of a cluster together, in the metric's unit: they stand
 	// before measured ones. > 0.
@@ -763,6 +765,10 @@ func (g *RolloutScaleGate) validate(path *field.Path) field.ErrorList {
 		if slices.Contains(g.Metrics[:i], m) {
 			errs = append(errs, field.Duplicate(path.Child("metrics").Index(i), m))
 		}
+	}
+	gates := func(m ScaleGateMetric) bool { return m == ScaleSeats || m == ScaleCPU || g.Capacity[string(m)] > 0 }
+	if g.Mode == Enabled && len(errs) == 0 && !slices.ContainsFunc(g.Metrics, gates) {
+		errs = append(errs, field.Required(path.Child("capacity"), "one of the metrics must have a capacity that can hold a change back: API servers tell that of Seats and CPU, any other is declared here"))
 	}
 	for name, c := range g.Capacity {
 		p := path.Child("capacity").Key(name)

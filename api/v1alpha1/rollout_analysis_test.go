@@ -86,6 +86,7 @@ func TestRolloutAnalysisRefuses(t *testing.T) {
 		"a detection shorter than it takes": {func(j *judged) { j.bake.DetectionWindow = duration(time.Minute) }, "bake.detectionWindow"},
 		"no ConfigMap":                      {func(j *judged) { j.bake.Discover = []string{"coredns"} }, "bake.discover[0]"},
 		"an unknown cost":                   {func(j *judged) { j.gate.Metrics = []ScaleGateMetric{"Latency"} }, "scaleGate.metrics[0]"},
+		"nothing that has a capacity":       {func(j *judged) { j.gate.Metrics = []ScaleGateMetric{ScaleBytes, ScaleMemory} }, "scaleGate.capacity"},
 		"an unknown capacity":               {func(j *judged) { j.gate.Capacity = map[string]float64{"latency": 1} }, "scaleGate.capacity[latency]"},
 		"an unknown rung":                   {func(j *judged) { j.ladder.Rungs = []RolloutRung{{Name: RungFreeze}, {Name: "pray"}} }, "onFailure.rungs[1].name"},
 		"a ladder upside down": {func(j *judged) {

@@ -65,11 +65,13 @@ type RolloutLadder struct {
 	Rungs []RolloutRung `json:"rungs,omitempty"`
 	// HitStable is WhenControlPlaneFails (the default), Always or Never.
 	HitStable StablePolicy `json:"hitStable,omitempty"`
-	// Duration is how long gate rules and jails last unless they are taken back; they end by themselves. Default 1h, 1m–24h.
+	// Duration is how long gate rules and jails last unless they are taken back; default 1h, 1m–24h. A gate rule ends by itself then, a
+	// jail when the next process that writes jails comes by.
 	Duration *metav1.Duration `json:"duration,omitempty"`
 	// EffectWithin is how long a rung may take to show effect before the next one is tried; default 15s, 1s–10m.
 	EffectWithin *metav1.Duration `json:"effectWithin,omitempty"`
-	// EffectiveReduction is the share of the component's cost that must be gone; default 0.95, > 0–1.
+	// EffectiveReduction is the share of the component's cost that must be gone for a rung to be enough; default 0.95, > 0–1. It is
+	// measured where the scale gate is enabled.
 	EffectiveReduction float64 `json:"effectiveReduction,omitempty"`
 }
 

@@ -34,7 +34,11 @@ func newHubRig(t *testing.T, small, large int) *hubRig {
 	}
 	h.deploy("rbac.yaml")
 	h.deploy("seakeep.dev_rollouts.yaml")
-	h.kubectl("wait", "--for=condition=Established", "crd/rollouts.seakeep.dev")
+	// kubectl wait fails at once on a definition that has no conditions yet.
+	testkit.Within(t, "the hub serves Rollouts", time.Minute, func() bool {
+		_, err := h.try("get", "rollouts.seakeep.dev")
+		return err == nil
+	})
 	return h
 }
 

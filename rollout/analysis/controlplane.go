@@ -98,7 +98,7 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 	}
 	for _, member := range c.Etcd {
 		all.Go(func() {
-			body, err := member.metrics(ctx)
+			body, err := member.Metrics(ctx)
 			var state signals.Etcd
 			if err == nil {
 				state, err = signals.ReadEtcd(bytes.NewReader(body), now())
@@ -123,7 +123,7 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 }
 
 func readServer(ctx context.Context, server Endpoint, now func() time.Time) (r serverReading, seats float64, err error) {
-	body, err := server.metrics(ctx)
+	body, err := server.Metrics(ctx)
 	if err != nil {
 		return r, 0, err
 	}

@@ -24,8 +24,8 @@ type Endpoint struct {
 // maxMetrics bounds one answer of /metrics; busy API servers send 20 MB.
 const maxMetrics = 128 << 20
 
-// metrics reads all of an endpoint's metrics.
-func (e Endpoint) metrics(ctx context.Context) ([]byte, error) {
+// Metrics reads all of its metrics, in the Prometheus text format.
+func (e Endpoint) Metrics(ctx context.Context) ([]byte, error) {
 	body, err := get(ctx, e.Client, e.URL+"/metrics", maxMetrics)
 	if err != nil {
 		return nil, fmt.Errorf("reading the metrics of %s: %w", e.Name, err)

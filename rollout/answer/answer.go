@@ -115,7 +115,7 @@ func Of(v engine.View, about Asked, maxAge time.Duration, now time.Time) (a Answ
 		a, found = ofClusters(v, about.Cluster, maxAge, now)
 	}
 	switch v.Phase {
-	case journal.RollingBack, journal.RolledBack, journal.Failed:
+	case journal.RollingBack, journal.RolledBack:
 		a.Verdict, a.Reason = verdict.Fail, v.Message
 	case journal.Paused, journal.Aborted:
 		if a.Verdict == verdict.Pass {

@@ -1,7 +1,6 @@
 package bake
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
-	"github.com/seakeep/seakeep/rollout/verdict"
 )
 
 // kubeadm's, of v1.36.
@@ -133,74 +131,5 @@ func TestNeed(t *testing.T) {
 	need, err = Of(spec, []TTL{{"kube-system/node-local-dns .:53: cache", 20 * time.Minute}}, field.NewPath("bake"))
 	if err == nil || err.Field != "bake.minDuration" || need.Least != 43*time.Minute || !strings.Contains(err.Detail, "node-local-dns") {
 		t.Errorf("a bake of 10 minutes with a cache of 20: need %+v, %v", need, err)
-	}
-}
-
-func TestClock(t *testing.T) {
-	start := time.Unix(1.7e9, 0)
-	const gap = 90 * time.Second
-	pass := verdict.Look{Verdict: verdict.Pass}
-	waits := verdict.Look{Verdict: verdict.Unknown, Findings: []verdict.Finding{{Check: verdict.CheckRow, Verdict: verdict.Unknown}, {Check: "a", Verdict: verdict.Pass}}}
-	blind := verdict.Look{Verdict: verdict.Unknown, Findings: []verdict.Finding{{Check: "a", Verdict: verdict.Unknown}}}
-	fail := verdict.Look{Verdict: verdict.Fail}
-	type tick struct {
-		at    time.Duration
-		key   string
-		ready time.Duration // -1: not all are
-		look  verdict.Look
-		want  time.Duration
-	}
-	for name, ticks := range map[string][]tick{
-		"counts from ready on, while it is looked": {
-			{0, "r1/1", -1, pass, 0}, {time.Minute, "r1/1", 30 * time.Second, waits, 30 * time.Second}, {2 * time.Minute, "r1/1", 30 * time.Second, pass, 90 * time.Second},
-		},
-		"looked at late: what nobody saw does not count": {
-			{time.Hour, "r1/1", 0, pass, 0}, {time.Hour + time.Minute, "r1/1", 0, pass, time.Minute},
-		},
-		"the engine was dead for an hour": {
-			{time.Minute, "r1/1", 0, pass, time.Minute}, {time.Hour, "r1/1", 0, pass, time.Minute}, {time.Hour + time.Minute, "r1/1", 0, pass, 2 * time.Minute},
-		},
-		"no data stops it, and does not take back": {
-			{time.Minute, "r1/1", 0, pass, time.Minute}, {2 * time.Minute, "r1/1", 0, blind, time.Minute}, {3 * time.Minute, "r1/1", 0, pass, time.Minute}, {4 * time.Minute, "r1/1", 0, pass, 2 * time.Minute},
-		},
-		"harm takes it back": {
-			{time.Minute, "r1/1", 0, pass, time.Minute}, {2 * time.Minute, "r1/1", 0, fail, 0}, {3 * time.Minute, "r1/1", 0, pass, 0}, {4 * time.Minute, "r1/1", 0, pass, time.Minute},
-		},
-		"another pod of the step": {
-			{time.Minute, "r1/1", 0, pass, time.Minute}, {2 * time.Minute, "r1/1", 90 * time.Second, pass, 30 * time.Second},
-		},
-		"the next step starts from nothing": {
-			{time.Minute, "r1/1", 0, pass, time.Minute}, {2 * time.Minute, "r1/2", 0, pass, 0},
-		},
-		"a clock that was set back": {
-			{time.Minute, "r1/1", 0, pass, time.Minute}, {30 * time.Second, "r1/1", 0, pass, time.Minute}, {90 * time.Second, "r1/1", 0, pass, 2 * time.Minute},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var c Clock
-			for _, k := range ticks {
-				ready := time.Time{}
-				if k.ready >= 0 {
-					ready = start.Add(k.ready)
-				}
-				c.Tick(start.Add(k.at), k.key, ready, k.look, gap)
-				if got := c.Accrued(); got != k.want {
-					t.Errorf("at %s: %s, want %s", k.at, got, k.want)
-				}
-				// Each time through the disk, as after a kill -9.
-				data, err := json.Marshal(c)
-				if err != nil {
-					t.Fatal(err)
-				}
-				c = Clock{}
-				if err := json.Unmarshal(data, &c); err != nil {
-					t.Fatal(err)
-				}
-			}
-			need := Need{Duration: ticks[len(ticks)-1].want}
-			if !c.Done(need) || c.Done(Need{Duration: need.Duration + time.Second}) {
-				t.Errorf("done at %s: %s", c.Accrued(), c.Left(need))
-			}
-		})
 	}
 }

@@ -104,7 +104,7 @@ func (l *lane) isBack(ctx context.Context, a assignment) error {
 // reverter lets the ladder say that it is time to revert; what reverts is the lane, round by round.
 type reverter struct{}
 
-func (reverter) Prove(context.Context, jail.Component) error { return nil } // the target was prepared
+func (reverter) Prove(context.Context, jail.Component) error { return nil } // proveBack asks for its rights
 func (reverter) Revert(context.Context, jail.Component, string) error {
 	return nil
 }
@@ -147,10 +147,14 @@ func (l *lane) climb(ctx context.Context, a assignment) (revert bool, err error)
 	}
 	ladder := l.e.ladder(l.name, record)
 	for ctx.Err() == nil {
+		reduced, measured := l.reduced(ctx, c.Taken)
 		d, taken := ladder.Step(ctx, component, jail.Situation{
 			Now: time.Now(), Verdict: verdict.Fail, Attributed: c.Attributed, ControlPlaneFails: c.Overload, Load: c.Load,
-			Protected: component.Protected, Taken: c.Taken,
+			Reduced: reduced, Measured: measured, Protected: component.Protected, Taken: c.Taken,
 		}, c.Failed)
+		if measured && taken != nil {
+			l.e.note(a.leg.Stage, l.name, journal.Normal, "Reduced", "requests of the component execute for %.0f %% less time than before it failed", 100*reduced)
+		}
 		if taken == nil {
 			return false, nil
 		}
@@ -167,8 +171,74 @@ func (l *lane) climb(ctx context.Context, a assignment) (revert bool, err error)
 	return false, ctx.Err()
 }
 
-// askingPods is how long may be asked for the names of the pods before something is done against their load.
+// askingPods is how long may be asked for the names of the pods before something is done against their load, and for what they cost
+// after it.
 const askingPods = 2 * time.Second
+
+// spent is a reading of what the component has cost so far.
+type spent struct {
+	seconds float64
+	read    time.Time
+}
+
+// since is the mean between two readings, seconds a second; false when they say nothing: they are too near, or an API server started.
+func (s spent) since(before spent) (rate float64, ok bool) {
+	took := s.read.Sub(before.read).Seconds()
+	if before.read.IsZero() || took < 1 || s.seconds < before.seconds {
+		return 0, false
+	}
+	return (s.seconds - before.seconds) / took, true
+}
+
+// meter reads what the component has cost so far; ok is false when that is not known.
+func (l *lane) meter(ctx context.Context) (now spent, ok bool) {
+	if l.Spent == nil {
+		return spent{}, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askingPods)
+	defer cancel()
+	var err error
+	now.seconds, now.read, err = l.Spent(ctx)
+	return now, err == nil
+}
+
+// reduced is the share of the component's cost before it failed that is gone since the last measure worked; false when that is not
+// known, or none has.
+func (l *lane) reduced(ctx context.Context, taken []jail.Taken) (share float64, measured bool) {
+	var acts time.Time
+	for _, t := range taken {
+		if t.Err == "" && t.Name != v1alpha1.RungFreeze {
+			acts = t.At
+		}
+	}
+	if acts.IsZero() || l.rate <= 0 {
+		return 0, false
+	}
+	now, ok := l.meter(ctx)
+	if !ok {
+		return 0, false
+	}
+	if l.eased.read.Before(acts) {
+		l.eased = now
+		return 0, false
+	}
+	rate, ok := now.since(l.eased)
+	if !ok {
+		return 0, false
+	}
+	l.eased = now
+	return max(0, 1-rate/l.rate), true
+}
+
+// release takes back what held the load off on a cluster that a human has let go on, wherever its leg stands.
+func (l *lane) release(ctx context.Context, a assignment) error {
+	if err := l.descend(ctx, a); err != nil || len(a.cluster.Taken) == 0 {
+		return err
+	}
+	a.cluster.Taken = nil
+	l.putCluster(a.cluster)
+	return nil
+}
 
 // descend takes back every rung that was taken.
 func (l *lane) descend(ctx context.Context, a assignment) error {

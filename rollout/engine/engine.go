@@ -53,6 +53,11 @@ type Cluster struct {
 	Fence  Fence
 	// Rungs are the measures that take load away, from the lightest on. Freezing, reverting and handing over are the engine's own.
 	Rungs []jail.Rung
+	// Prove asks by the ordinary way whether it may do what Target says that the way back needs, and what Fence does.
+	Prove func(ctx context.Context, rights []authorizationv1.ResourceAttributes) error
+	// Spent is for how many seconds requests of the component have executed so far, and when that was read; nil when its requests are
+	// not told from others'. What was spent before an API server started is not in it.
+	Spent func(ctx context.Context) (seconds float64, read time.Time, err error)
 	// Glass is the break-glass way beside the ordinary one; nil when there is none.
 	Glass *Glass
 }
@@ -85,8 +90,6 @@ type Engine struct {
 	lanes  map[string]*lane
 	shown  map[string]*ClusterView
 	events []journal.Event
-	// accepted is how many leaked nodes a human has accepted by resuming, by cluster.
-	accepted map[string]int
 	// watched is true while a task waits for looks at all clusters.
 	watched bool
 	// broken is why nothing can go on: what cannot be written down is not done.
@@ -111,7 +114,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{
 		o: o, spec: s.Run.Rollout, s: s,
 		routes: map[journal.LegKey]*plan.Route{}, active: map[journal.LegKey]bool{}, lanes: map[string]*lane{},
-		shown: map[string]*ClusterView{}, accepted: map[string]int{},
+		shown: map[string]*ClusterView{},
 	}
 	if e.spec.ScaleGate.Mode != v1alpha1.Disabled && o.Growth == nil {
 		return nil, ErrNoGrowth
@@ -151,7 +154,7 @@ func (e *Engine) Preflight(ctx context.Context) error {
 				continue
 			}
 		}
-		if err := c.proveGlass(ctx, pins); err != nil {
+		if err := c.proveBack(ctx, pins); err != nil {
 			errs = append(errs, fmt.Errorf("cluster %s: %w", name, err))
 		}
 		component, err := c.Target.Component(ctx, pins)
@@ -172,16 +175,17 @@ func (e *Engine) Preflight(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (c Cluster) proveGlass(ctx context.Context, pins target.Pins) error {
-	if c.Glass == nil {
-		return nil
-	}
+// proveBack asks by both ways for the rights that the way back needs.
+func (c Cluster) proveBack(ctx context.Context, pins target.Pins) error {
 	rights, err := c.Target.Rights(pins)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, proving)
 	defer cancel()
+	if err := c.Prove(ctx, rights); err != nil || c.Glass == nil {
+		return err
+	}
 	return c.Glass.Prove(ctx, rights)
 }
 

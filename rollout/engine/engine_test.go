@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
@@ -25,6 +26,7 @@ import (
 	"github.com/seakeep/seakeep/rollout/target"
 	"github.com/seakeep/seakeep/rollout/target/daemonset"
 	"github.com/seakeep/seakeep/rollout/verdict"
+	"github.com/seakeep/seakeep/rollout/way"
 )
 
 const one, two, three = "registry.test/agent:1", "registry.test/agent:2", "registry.test/agent:3"
@@ -168,6 +170,9 @@ func (r *rig) start(rollout *v1alpha1.Rollout, holder string) (*Engine, *journal
 			Fence: &fence.Fence{
 				Client: r.clients[cluster], Namespace: "kube-system", Name: "seakeep-rollout-" + r.name, FieldManager: target.FieldManager,
 				Holder: holder, Length: 5 * time.Second, Log: r.log(),
+			},
+			Prove: func(ctx context.Context, rights []authorizationv1.ResourceAttributes) error {
+				return way.Prove(ctx, r.clients[cluster], "kubeconfig", rights)
 			},
 			Rungs: r.rungs,
 		}
@@ -395,10 +400,10 @@ func TestEngineOnLabs(t *testing.T) {
 			}
 			return f
 		}
-		run := r.run(r.rollout(func(ro *v1alpha1.Rollout) { n := intstr.FromInt32(1); ro.MaxFailures = &n }))
-		if run.Phase != journal.Completed || run.Reason != "CompletedWithFailures" {
-			t.Errorf("ended as %s: %s", run.Phase, run.Message)
-		}
+		e, _ := r.background(r.rollout(func(ro *v1alpha1.Rollout) { n := intstr.FromInt32(1); ro.MaxFailures = &n }), "one")
+		r.wait("it stops at a stage that showed nothing", e, func(v View) bool { return v.Phase == journal.Paused && v.Reason == "StageFailed" })
+		r.order(e, journal.Resume)
+		r.wait("it ends", e, func(v View) bool { return v.Phase == journal.Completed && v.Reason == "CompletedWithFailures" })
 		r.wantImages(map[string]map[string]int{"small": {two: 4}, "large": {one: 7}})
 		r.left()
 	})

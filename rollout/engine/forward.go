@@ -21,14 +21,6 @@ func (l *lane) forward(ctx context.Context, a assignment) error {
 	if !a.cluster.Began || a.cluster.Pins.Update == "" {
 		return l.begin(ctx, a)
 	}
-	if len(a.cluster.Taken) > 0 { // a human has resumed it
-		if err := l.descend(ctx, a); err != nil {
-			return err
-		}
-		if a.cluster.Taken = nil; !l.putCluster(a.cluster) {
-			return nil
-		}
-	}
 	seen, err := l.see(ctx, a)
 	if err != nil {
 		return err
@@ -359,17 +351,25 @@ func (l *lane) may(ctx context.Context, nodes int) verdict.Finding {
 // checkScaleGate is what the scale gate's findings are called.
 const checkScaleGate = "scaleGate"
 
-// reasonFailed is why a run goes back by itself.
-const reasonFailed = "Failed"
+// reasonFailed is why a run goes back by itself, reasonLeaked why it pauses for more nodes than were let.
+const (
+	reasonFailed = "Failed"
+	reasonLeaked = "Leaked"
+)
 
 // leaked pauses the run when more nodes run the change than were let to, beyond the budget.
 func (l *lane) leaked(a assignment, d plan.Decision) bool {
 	l.e.mu.Lock()
 	defer l.e.mu.Unlock()
-	if len(d.Leaked) <= max(a.route.MaxLeaked, l.e.accepted[l.name]) {
+	c := l.e.s.Clusters[l.name]
+	if c.AcceptedLeaks < 0 {
+		c.AcceptedLeaks = len(d.Leaked)
+		l.e.putCluster(c)
+	}
+	if len(d.Leaked) <= max(a.route.MaxLeaked, c.AcceptedLeaks) {
 		return false
 	}
-	l.e.become(journal.Paused, "Leaked", "cluster %s: %d nodes run the change without having been let to, %d may: new and repaired nodes take the new template at once (%s)", l.name, len(d.Leaked), a.route.MaxLeaked, first(d.Leaked, 5))
+	l.e.become(journal.Paused, reasonLeaked, "cluster %s: %d nodes run the change without having been let to, %d may: new and repaired nodes take the new template at once (%s)", l.name, len(d.Leaked), a.route.MaxLeaked, first(d.Leaked, 5))
 	return true
 }
 

@@ -34,8 +34,14 @@ type lane struct {
 	answersFor journal.Leg
 	asked      time.Time
 	unanswered int
+	// told is true once an event said that nothing can be done here.
+	told bool
 	// again is set when the next round must not wait: something failed.
 	again bool
+	// spent is what the component had cost at the last look, rate its mean between the last two looks, seconds a second; eased the
+	// reading after a measure that the next is compared with.
+	spent, eased spent
+	rate         float64
 	// observing is the measurement of what is held now; nil when none is under way. without is true once the cluster was measured
 	// without the change.
 	observing *observation
@@ -102,6 +108,7 @@ func (l *lane) acquire(ctx context.Context) (context.Context, func(), error) {
 // forget drops what was known from before the lease was held.
 func (l *lane) forget() {
 	l.looked, l.unknown, l.unanswered, l.passed, l.answersFor = nil, 0, 0, time.Time{}, journal.Leg{}
+	l.spent, l.eased, l.rate = spent{}, spent{}, 0
 	l.progressed = time.Now()
 }
 
@@ -156,7 +163,13 @@ func (l *lane) tick(ctx context.Context) {
 	a := l.assignment()
 	l.mayBreakGlass(a)
 	var err error
+	if !a.goesBack() && !a.run.Phase.Over() && len(a.cluster.Taken) > 0 { // a human has resumed it
+		if err = l.release(ctx, a); err == nil {
+			a = l.assignment()
+		}
+	}
 	switch {
+	case err != nil:
 	case a.run.Phase.Over():
 		err = l.finish(ctx, a)
 	case a.run.Phase == journal.RollingBack, a.cluster.Failed != "":
@@ -181,7 +194,21 @@ func (l *lane) tick(ctx context.Context) {
 		l.gone(err)
 	default:
 		l.e.o.Log.Debug("A round failed", "cluster", l.name, "err", err)
+		l.failing(a, err)
 		l.unreachable(err)
+	}
+}
+
+// failing shows why nothing is done on a cluster, and says it once in an event when it lasts: what takes a change back must not stand
+// still in silence.
+func (l *lane) failing(a assignment, why error) {
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	v := l.e.view(l.name)
+	v.Error = why.Error()
+	if !l.told && time.Since(l.answered) >= l.e.o.Unreachable/2 {
+		l.told = true
+		l.e.event(a.leg.Stage, l.name, journal.Warning, "StandsStill", "nothing could be done for %v: %v", time.Since(l.answered).Round(time.Second), why)
 	}
 }
 
@@ -215,14 +242,19 @@ func (l *lane) mayBreakGlass(a assignment) {
 // hasAnswered notes that the cluster did what was asked, and tells when that was by another way than before.
 func (l *lane) hasAnswered() {
 	l.answered = time.Now()
+	l.e.mu.Lock()
+	defer l.e.mu.Unlock()
+	v := l.e.view(l.name)
+	v.Error = ""
+	if l.told {
+		l.told = false
+		l.e.event("", l.name, journal.Normal, "GoesOn", "what was to be done can be done again")
+	}
 	if l.Glass == nil {
 		return
 	}
 	l.Glass.Switch.Done()
-	byGlass, why := l.Glass.Switch.Now()
-	l.e.mu.Lock()
-	defer l.e.mu.Unlock()
-	switch v := l.e.view(l.name); {
+	switch byGlass, why := l.Glass.Switch.Now(); {
 	case byGlass && v.BreakGlass == "":
 		v.BreakGlass = why
 		l.e.event("", l.name, journal.Warning, "BreakGlass", "the way back goes on by the break-glass way: %s", why)
@@ -241,7 +273,7 @@ func (l *lane) unreachable(why error) {
 	l.e.mu.Lock()
 	defer l.e.mu.Unlock()
 	if a.leg.Phase != journal.Completed && l.e.s.Run.Phase == journal.Running && l.e.active[a.leg.Key()] {
-		l.e.skip(l.e.s.Legs[a.leg.Key()], fmt.Sprintf("the cluster has not answered for %v: %v", time.Since(l.answered).Round(time.Second), why))
+		l.e.skip(l.e.s.Legs[a.leg.Key()], fmt.Sprintf("nothing could be done there for %v: %v", time.Since(l.answered).Round(time.Second), why))
 	}
 }
 
@@ -354,6 +386,10 @@ func (l *lane) look(ctx context.Context, a assignment, d plan.Decision, interval
 		look = verdict.Of(now, verdict.Finding{Check: "look", Verdict: verdict.Unknown, Reason: err.Error(), At: now})
 	}
 	l.looked, l.at = &look, now
+	if s, ok := l.meter(ctx); ok {
+		l.rate, _ = s.since(l.spent)
+		l.spent = s
+	}
 	if look.Verdict == verdict.Unknown {
 		l.unknown++
 	} else {

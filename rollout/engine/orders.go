@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
@@ -64,7 +65,13 @@ func (e *Engine) carryOut(o journal.Order) error {
 	case journal.Approve:
 		return e.approve(o)
 	case journal.Abort:
-		e.become(journal.Aborted, "AbortedByHuman", "%s; what was changed stays as it is", by)
+		held := ""
+		for _, c := range e.s.Clusters {
+			if rungs := inForce(c); len(rungs) > 0 {
+				held += fmt.Sprintf("; %s stays held down by %s", c.Name, strings.Join(rungs, ", "))
+			}
+		}
+		e.become(journal.Aborted, "AbortedByHuman", "%s; what was changed stays as it is%s", by, held)
 	case journal.Rollback:
 		if phase == journal.RollingBack {
 			return nil
@@ -83,8 +90,23 @@ func (e *Engine) carryOut(o journal.Order) error {
 
 // resume goes on: what the run was paused for is accepted, or is found again.
 func (e *Engine) resume(by string) {
-	for name, v := range e.shown {
-		e.accepted[name] = v.LeakedNodes
+	for _, c := range e.s.Clusters {
+		leaks := c.AcceptedLeaks
+		if v := e.shown[c.Name]; v != nil && !v.Seen.IsZero() {
+			leaks = v.LeakedNodes
+		} else if e.s.Run.Reason == reasonLeaked {
+			leaks = -1
+		}
+		if leaks != c.AcceptedLeaks {
+			if c.AcceptedLeaks = leaks; !e.putCluster(c) {
+				return
+			}
+		}
+	}
+	for i := range e.s.Plan.Stages {
+		if stage := &e.s.Plan.Stages[i]; e.unshown(stage) {
+			e.s.Run.Unshown = append(e.s.Run.Unshown, stage.Name)
+		}
 	}
 	for _, c := range e.s.Clusters {
 		if c.Failed != "" && !c.Back && !c.Reverted {

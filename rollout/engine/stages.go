@@ -80,8 +80,18 @@ func (e *Engine) legs(stage *plan.Stage) bool {
 		return false
 	case completed == 0 && skipped > 0:
 		return false // nothing was shown by a stage of which no cluster answered
+	case e.unshown(stage):
+		e.become(journal.Paused, "StageFailed", "stage %s: the change failed on each of its clusters, so that nothing says that it is good: resume goes on to the next stage, rollback takes it back everywhere", stage.Name)
+		return false
 	}
 	return true
+}
+
+// unshown is true for a stage that the change failed on every cluster of, until a human goes on after it.
+func (e *Engine) unshown(stage *plan.Stage) bool {
+	return !slices.Contains(e.s.Run.Unshown, stage.Name) && !slices.ContainsFunc(stage.Legs, func(leg plan.Leg) bool {
+		return e.s.Clusters[leg.Cluster].Failed == ""
+	})
 }
 
 // openLegs is true while legs are not done that were passed over; they may be under way.

@@ -71,6 +71,8 @@ type ClusterView struct {
 	Missed       []string `json:"missed,omitempty"`
 	// Seen is when.
 	Seen time.Time `json:"seen,omitzero"`
+	// Error is why the last round of work failed, "" when it did not.
+	Error string `json:"error,omitempty"`
 	// BreakGlass is why the cluster is reached by the break-glass way, "" by the ordinary one.
 	BreakGlass string `json:"breakGlass,omitempty"`
 	// Look is the newest look, ScaleGate the newest answer of the scale gate.

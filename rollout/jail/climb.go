@@ -42,12 +42,8 @@ type Situation struct {
 	Measured bool
 	// Protected is why the component is not jailed or cut by itself; "" when it may be.
 	Protected string
-	// Human is true when a person asked for it: then nothing is held back but what cannot work.
-	Human bool
 	// Taken are the rungs tried so far, in order.
 	Taken []Taken
-	// Gone is true when no pod of the update revision is left.
-	Gone bool
 }
 
 // SituationOf reads what a look says.
@@ -82,7 +78,7 @@ type Decision struct {
 // server something is done while nothing says that the change is to blame.
 func Next(l v1alpha1.RolloutLadder, rungs []Info, s Situation) Decision {
 	var d Decision
-	if s.Verdict == verdict.Pass && !s.Human {
+	if s.Verdict == verdict.Pass {
 		d.Done, d.Why = true, "nothing has failed"
 		return d
 	}
@@ -104,7 +100,7 @@ func Next(l v1alpha1.RolloutLadder, rungs []Info, s Situation) Decision {
 			reverted = reverted || r.Name == v1alpha1.RungRevert && worked(s, r.Name)
 			continue
 		}
-		if r.Name == v1alpha1.RungEmergency && (reverted || s.Gone) {
+		if r.Name == v1alpha1.RungEmergency && reverted {
 			d.Done, d.Why = true, "the change is taken back"
 			return d
 		}
@@ -146,7 +142,7 @@ func lastLoad(l v1alpha1.RolloutLadder, rungs []Info, s Situation) (name v1alpha
 
 // held says why a rung is not taken by itself; "" when it is.
 func held(l v1alpha1.RolloutLadder, r Info, s Situation) string {
-	if r.Name == v1alpha1.RungFreeze || s.Human {
+	if r.Name == v1alpha1.RungFreeze {
 		return ""
 	}
 	switch r.Name {

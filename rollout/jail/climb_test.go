@@ -29,7 +29,7 @@ var update = flag.Bool("update", false, "write what was decided into the transcr
 // what came of it stands below, indented:
 //
 //	ladder RUNG … [hitStable=POLICY] [mode=MODE]
-//	TIME VERDICT [attributed] [failing] [load] [human] [gone] [protected] [reduced=R] [fails=RUNG]
+//	TIME VERDICT [attributed] [failing] [load] [protected] [reduced=R] [fails=RUNG]
 //
 // At each line rungs are taken until there is nothing to do; fails makes the named one fail. Gate and freeze hit the update only,
 // apf and rbac the stable revision too.
@@ -98,10 +98,6 @@ func play(t *testing.T, script []byte) []byte {
 				s.ControlPlaneFails, s.Load = true, true
 			case "load":
 				s.Load = true
-			case "human":
-				s.Human = true
-			case "gone":
-				s.Gone = true
 			case "protected":
 				s.Protected = "it is the network"
 			case "reduced":
@@ -256,8 +252,8 @@ func TestProtected(t *testing.T) {
 }
 
 func TestPageHasTheCommands(t *testing.T) {
-	page := Page(Component{Cluster: "big", Kind: "DaemonSet", Namespace: "telemetry", Name: "agent", ServiceAccount: "telemetry/agent", Rollout: "r-1"}, "p99 is 3s", "on-call")
-	for _, want := range []string{"Cluster big", "p99 is 3s", "Call: on-call", "block --service-account telemetry/agent", "jail --service-account telemetry/agent", "rollback r-1", "r-1"} {
+	page := Page(Component{Cluster: "big", Kind: "DaemonSet", Namespace: "telemetry", Name: "agent", ServiceAccount: "telemetry/agent", Rollout: "r-1"}, "p99 is 3s")
+	for _, want := range []string{"Cluster big", "p99 is 3s", "block --service-account telemetry/agent", "jail --service-account telemetry/agent", "rollback r-1", "r-1"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page)
 		}

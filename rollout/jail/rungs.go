@@ -14,10 +14,7 @@ import (
 )
 
 // Freeze is the first rung. It does nothing, which is what it is: each wave needs a grant, and none is given any more.
-type Freeze struct {
-	// Stop, if set, is told that nothing may be granted; it must not need the cluster.
-	Stop func(reason string)
-}
+type Freeze struct{}
 
 // Name implements Rung.
 func (Freeze) Name() string { return string(v1alpha1.RungFreeze) }
@@ -32,12 +29,7 @@ func (Freeze) ReducesLoad() bool { return true }
 func (Freeze) Prove(context.Context, Component) error { return nil }
 
 // Do implements Rung.
-func (f Freeze) Do(_ context.Context, _ Component, reason string, _ time.Duration) error {
-	if f.Stop != nil {
-		f.Stop(reason)
-	}
-	return nil
-}
+func (Freeze) Do(context.Context, Component, string, time.Duration) error { return nil }
 
 // Undo implements Rung: a frozen rollout is resumed by people, not here.
 func (Freeze) Undo(context.Context, Component) error { return nil }
@@ -256,8 +248,6 @@ func (Revert) Undo(context.Context, Component) error { return nil }
 type Emergency struct {
 	// Tell is given the page; it must not need the cluster.
 	Tell func(page string) error
-	// Contact is whom to call, for the page; "" for nobody.
-	Contact string
 }
 
 // Name implements Rung.
@@ -279,19 +269,16 @@ func (e Emergency) Prove(context.Context, Component) error {
 
 // Do implements Rung.
 func (e Emergency) Do(_ context.Context, c Component, reason string, _ time.Duration) error {
-	return e.Tell(Page(c, reason, e.Contact))
+	return e.Tell(Page(c, reason))
 }
 
 // Undo implements Rung.
 func (Emergency) Undo(context.Context, Component) error { return nil }
 
 // Page is what people are given.
-func Page(c Component, reason, contact string) string {
+func Page(c Component, reason string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Cluster %s: the rollout %s of %s %s/%s is frozen and was not taken back by itself.\nWhy: %s\n", c.Cluster, c.Rollout, c.Kind, c.Namespace, c.Name, reason)
-	if contact != "" {
-		fmt.Fprintf(&b, "Call: %s\n", contact)
-	}
 	fmt.Fprintf(&b, `
 What is left, lightest first:
   seakeep emergency block --service-account %[1]s --for 1h --reason "rollout %[2]s"             # at the gates

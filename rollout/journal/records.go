@@ -28,11 +28,9 @@ const (
 	RolledBack Phase = "RolledBack"
 	// Aborted was ended by a human and left as it was.
 	Aborted Phase = "Aborted"
-	// Failed could not be taken back, or the object that changes is gone.
-	Failed Phase = "Failed"
 )
 
-// The phases of a leg, besides RollingBack, RolledBack, Completed and Failed.
+// The phases of a leg, besides RolledBack and Completed.
 const (
 	// Waiting has not begun.
 	Waiting Phase = "Waiting"
@@ -43,7 +41,7 @@ const (
 
 // Over is true for the end of a run.
 func (p Phase) Over() bool {
-	return p == Completed || p == RolledBack || p == Aborted || p == Failed
+	return p == Completed || p == RolledBack || p == Aborted
 }
 
 // Run is one run of a rollout.
@@ -62,6 +60,8 @@ type Run struct {
 	Message string `json:"message,omitempty"`
 	// Failures are the clusters that failed.
 	Failures []string `json:"failures,omitempty"`
+	// Unshown are stages of which no cluster completed, and which a human has gone on after.
+	Unshown []string `json:"unshown,omitempty"`
 }
 
 // Origin is an object of a hub, and which of its specs.
@@ -123,6 +123,8 @@ type Cluster struct {
 	Taken []jail.Taken `json:"taken,omitempty"`
 	// Missed are nodes that could not be moved.
 	Missed []string `json:"missed,omitempty"`
+	// AcceptedLeaks is how many leaked nodes a human has accepted by resuming; -1 for as many as are seen next.
+	AcceptedLeaks int `json:"acceptedLeaks,omitempty"`
 }
 
 // TaskKey names a task: its stage, Before or After, and its place.

@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
-	"github.com/seakeep/seakeep/forecast/lint"
 )
 
 // ProbeStage is the name of the stage that asks the largest cluster early.
@@ -46,7 +45,20 @@ type Plan struct {
 	MaxFailures int `json:"maxFailures"`
 	MaxSkipped  int `json:"maxSkipped"`
 	// Risks are what the change itself shows to grow with a cluster, the worst first. They hold nothing back: what it costs is measured.
-	Risks []lint.Risk `json:"risks,omitempty"`
+	Risks []Risk `json:"risks,omitempty"`
+}
+
+// Risk is what a manifest shows to grow with a cluster.
+type Risk struct {
+	// Name is one word to look up, Severity High, Medium or Low.
+	Name     string `json:"name"`
+	Severity string `json:"severity"`
+	// Object is kind namespace/name, Field where in it.
+	Object string `json:"object"`
+	Field  string `json:"field,omitempty"`
+	// Why says what it does, Remedy what to do instead.
+	Why    string `json:"why"`
+	Remedy string `json:"remedy"`
 }
 
 // Stage is a set of clusters that may change at the same time.
@@ -99,7 +111,6 @@ func Make(r *v1alpha1.Rollout, run string, clusters []Cluster) (*Plan, map[strin
 	}
 	m.probe()
 	m.budgets()
-	m.risks()
 	if len(m.errs) > 0 {
 		return nil, nil, m.errs
 	}
@@ -233,9 +244,7 @@ func (m *maker) leg(c Cluster, steps []v1alpha1.RolloutStep, path *field.Path) L
 }
 
 // whole is true for what changes a cluster at once.
-func (m *maker) whole() bool {
-	return m.rollout.Change.DaemonSet == nil && m.rollout.Change.AdvancedDaemonSet == nil
-}
+func (m *maker) whole() bool { return m.rollout.Change.Whole() }
 
 // ladder is 1, 3, 9, 27 … n.
 func ladder(n int) []Step {

@@ -165,18 +165,6 @@ func TestMakeRefuses(t *testing.T) {
 			change: func(r *v1alpha1.Rollout) { r.Stages[0].SortingLabelKey = "stage"; r.MaxSkipped = &all },
 			want:   `stages[0].sortingLabelKey: Invalid value: "stage": must be a whole number on every cluster; on staging it is "staging"`,
 		},
-		"a manifest that is none": {
-			change: func(r *v1alpha1.Rollout) {
-				r.Change.Manifests = []map[string]any{{"apiVersion": "v1", "kind": "Namespace"}, {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": "all"}}
-			},
-			want: `change.manifests[1]: Invalid value: parsing ClusterRole: `,
-		},
-		"a template that is none": {
-			change: func(r *v1alpha1.Rollout) {
-				r.Change.DaemonSet.Template, r.Change.DaemonSet.Patch = map[string]any{"spec": 1}, nil
-			},
-			want: `change.daemonSet.template: Invalid value: parsing DaemonSet: `,
-		},
 		"a probe after the largest": {
 			change: func(r *v1alpha1.Rollout) { r.LargestClusterProbe.AfterStage = "prod" },
 			want:   `largestClusterProbe.afterStage: Invalid value: "prod": the largest cluster, big, is in stage prod`,

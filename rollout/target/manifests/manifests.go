@@ -352,9 +352,10 @@ func (t *Target) Rights(pins target.Pins) ([]authorizationv1.ResourceAttributes,
 		if err != nil {
 			return nil, err
 		}
-		verbs := []string{"get", "patch", "create"}
+		// To make again what was deleted in the middle is tried then: a run that may not is none without a way back.
+		verbs := []string{"get", "patch"}
 		if before[i].Before == nil {
-			verbs = append(verbs, "delete")
+			verbs = append(verbs, "create", "delete")
 		}
 		of := authorizationv1.ResourceAttributes{Group: resource.Group, Resource: resource.Resource, Namespace: namespace, Name: o.GetName()}
 		rights = append(rights, target.Verbs(of, verbs...)...)

@@ -1,18 +1,20 @@
-package plan
+package cli
 
 import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/forecast/lint"
+	"github.com/seakeep/seakeep/rollout/plan"
 )
 
-// risks lints what the change says of itself: a patch says too little, and rights that the clusters have already are not in it.
-func (m *maker) risks() {
-	change, path, manifest := &m.rollout.Change, field.NewPath("change"), lint.New()
+// risksOf lints what a change says of itself: a patch says too little, and rights that the clusters have already are not in it.
+func risksOf(change v1alpha1.RolloutChange) ([]plan.Risk, field.ErrorList) {
+	path, manifest := field.NewPath("change"), lint.New()
+	var errs field.ErrorList
 	add := func(object map[string]any, at *field.Path) {
 		if err := manifest.Add(object); err != nil {
-			m.refuse(at, field.OmitValueType{}, "%v", err)
+			errs = append(errs, field.Invalid(at, field.OmitValueType{}, err.Error()))
 		}
 	}
 	for i, object := range change.Manifests {
@@ -33,5 +35,14 @@ func (m *maker) risks() {
 	if a := change.AdvancedDaemonSet; a != nil {
 		daemonSet(a.WorkloadChange, "advancedDaemonSet")
 	}
-	m.plan.Risks = manifest.Lint()
+	return planned(manifest.Lint()), errs
+}
+
+// planned are a lint's findings as a plan has them.
+func planned(found []lint.Risk) []plan.Risk {
+	var risks []plan.Risk
+	for _, r := range found {
+		risks = append(risks, plan.Risk{Name: r.Name, Severity: string(r.Severity), Object: r.Object, Field: r.Field, Why: r.Why, Remedy: r.Remedy})
+	}
+	return risks
 }
