@@ -352,7 +352,7 @@ func (t *Target) Rights(pins target.Pins) ([]authorizationv1.ResourceAttributes,
 		if err != nil {
 			return nil, err
 		}
-		// To make again what was deleted in the middle is tried then: a run that may not is none without a way back.
+		// Who may not make again what is deleted in the middle has a way back all the same: it pauses and says so.
 		verbs := []string{"get", "patch"}
 		if before[i].Before == nil {
 			verbs = append(verbs, "create", "delete")
