@@ -485,6 +485,87 @@ func TestEngineOnLabs(t *testing.T) {
 		r.wantImages(map[string]map[string]int{"large": {one: 7}})
 	})
 
+	t.Run("the namespace is deleted in the middle", func(t *testing.T) {
+		lost := "lost"
+		r := &rig{t: t, name: "lost", clients: map[string]*kubernetes.Clientset{"small": clients["small"]}, dir: t.TempDir(), judge: &judge{saw: map[string]int{}}}
+		rollouttest.DaemonSet(t, clients["small"], lost, r.name, sizes["small"])
+		e, j := r.start(r.rollout(func(ro *v1alpha1.Rollout) { ro.Stages, ro.Change.DaemonSet.Namespace = ro.Stages[:1], lost }), "one")
+		ended := make(chan journal.Run, 1)
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			run, _ := e.Run(ctx) // how it ended is looked at
+			ended <- run
+		}()
+		t.Cleanup(func() {
+			cancel()
+			<-ended
+			_ = j.Close()
+		})
+		r.wait("a node has it", e, func(v View) bool { return len(v.Stages[0].Legs[0].Exposed) > 0 })
+		r.must(clients["small"].CoreV1().Namespaces().Delete(t.Context(), lost, metav1.DeleteOptions{}))
+		r.wait("it stops, and says what was deleted", e, func(v View) bool {
+			return v.Phase == journal.Paused && v.Reason == "Gone" && strings.Contains(v.Message, "cluster small: DaemonSet lost/lost")
+		})
+		r.order(e, journal.Rollback)
+		testkit.Within(t, "the way back ends", time.Minute, func() bool { return len(ended) == 1 })
+		run := <-ended
+		ended <- run
+		if run.Phase != journal.RolledBack || slices.Contains(reasons(e.View()), "Reverted") {
+			t.Errorf("ended as %s: %s (%v)", run.Phase, run.Message, reasons(e.View()))
+		}
+	})
+
+	// What is deleted is made again for the tests after it.
+	t.Run("nodes are deleted in the middle", func(t *testing.T) {
+		client := clients["small"]
+		r := newRig(t, "fewer", map[string]*kubernetes.Clientset{"small": client})
+		held := true
+		r.judge.says = func(e Exposure) verdict.Finding {
+			f := pass()
+			if held && len(e.Exposed) > 0 {
+				f.Verdict, f.Reason = verdict.Unknown, "held"
+			}
+			return f
+		}
+		e, _ := r.background(r.rollout(func(ro *v1alpha1.Rollout) { ro.Stages, ro.OnUnknown = ro.Stages[:1], v1alpha1.OnUnknownWait }), "one")
+		r.wait("the first node has it", e, func(v View) bool { return len(v.Stages[0].Legs[0].Exposed) == 1 })
+		order := e.s.Orders["small"]
+		if exposed := e.View().Stages[0].Legs[0].Exposed; !cmp.Equal(exposed, order[:1]) {
+			t.Fatalf("%v has it, the order is %v", exposed, order)
+		}
+		for _, name := range order[:2] { // one that has it, and the next one
+			node, err := client.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
+			r.must(err)
+			r.must(client.CoreV1().Nodes().Delete(t.Context(), name, metav1.DeleteOptions{}))
+			t.Cleanup(func() {
+				node.ResourceVersion, node.UID = "", ""
+				if _, err := client.CoreV1().Nodes().Create(context.WithoutCancel(t.Context()), node, metav1.CreateOptions{}); err != nil {
+					t.Errorf("making node %s again: %v", name, err)
+				}
+			})
+		}
+		r.wait("no node has it", e, func(v View) bool { return len(v.Stages[0].Legs[0].Exposed) == 0 })
+		r.judge.set(func(*judge) { held = false })
+		r.wait("it ends", e, func(v View) bool { return v.Phase == journal.Completed })
+		said := func(event journal.Event) bool {
+			return event.Reason == "Completed" && event.Cluster == "small" && strings.Contains(event.Message, "2 of 4 nodes run the change")
+		}
+		if v := e.View(); !slices.ContainsFunc(v.Events, said) {
+			t.Errorf("that two nodes are gone is not said: %+v", v.Events)
+		}
+		pods, err := client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + r.name})
+		r.must(err)
+		images := map[string]string{}
+		for _, p := range pods.Items {
+			if !slices.Contains(order[:2], p.Spec.NodeName) {
+				images[p.Spec.NodeName] = p.Spec.Containers[0].Image
+			}
+		}
+		if diff := cmp.Diff(map[string]string{order[2]: two, order[3]: two}, images); diff != "" {
+			t.Errorf("on the other nodes (-want +got):\n%s", diff)
+		}
+	})
+
 	t.Run("orders, tasks, and somebody else", func(t *testing.T) {
 		r := newRig(t, "orders", clients)
 		rollout := r.rollout(func(ro *v1alpha1.Rollout) {

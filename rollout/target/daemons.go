@@ -189,7 +189,9 @@ func (d *Daemons) readNodes(ctx context.Context) ([]corev1.Node, error) {
 // Forget lets the nodes be read again, after one was changed.
 func (d *Daemons) Forget() { d.nodes = nodeList{} }
 
-// Pods lists the workload's own pods, as recent as etcd is: a pod that was deleted must be seen to end, or it is deleted again.
+// Pods lists the workload's own pods, as recent as etcd is: a pod that was deleted must be seen to end, or it is deleted again. They
+// are asked for at once, not in pages: API servers answer that from their cache since Kubernetes 1.31 (KEP-2340), and read pages from
+// etcd.
 func (d *Daemons) Pods(ctx context.Context, more labels.Selector, pins Pins) ([]corev1.Pod, error) {
 	if pins.Object == "" {
 		return nil, nil // it does not exist yet

@@ -76,9 +76,14 @@ func (t *Target) Revert(ctx context.Context, pins target.Pins) error {
 	return t.Workload.Revert(ctx, pins)
 }
 
-// Finish implements engine.Target: on the way back the manifests go last.
+// Finish implements engine.Target: on the way back the manifests go last. They go, too, when the workload is gone already: of what came
+// with it, rights that hold in the whole cluster did not go with its namespace.
 func (t *Target) Finish(ctx context.Context, pins target.Pins, back bool) error {
-	if err := t.Workload.Finish(ctx, pins, back); err != nil || !back {
+	err := t.Workload.Finish(ctx, pins, back)
+	if back && errors.Is(err, target.ErrGone) {
+		err = nil
+	}
+	if err != nil || !back {
 		return err
 	}
 	if err := t.Manifests.Move(ctx, *pins.Beside, nil, true); err != nil {

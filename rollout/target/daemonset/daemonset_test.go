@@ -2,6 +2,7 @@ package daemonset
 
 import (
 	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -218,6 +219,29 @@ func TestDaemonSetOnALab(t *testing.T) {
 		}
 		if diff := cmp.Diff(before, r.ds()); diff != "" {
 			t.Errorf("a refusal wrote:\n%s", diff)
+		}
+	})
+
+	t.Run("somebody else makes what is new", func(t *testing.T) {
+		r := &rig{t: t, client: client, namespace: namespace, name: "theirs"}
+		to := r.target(v1alpha1.DaemonSetChange{
+			WorkloadChange: v1alpha1.WorkloadChange{Template: map[string]any{
+				"metadata": map[string]any{"labels": map[string]any{"app": r.name}},
+				"spec":     map[string]any{"containers": []any{map[string]any{"name": "agent", "image": two}}},
+			}},
+			Install: &v1alpha1.DaemonSetInstall{EnrolmentLabel: "seakeep.dev/enrol-theirs"},
+		})
+		config := rollouttest.Meanwhile(l.RESTConfig(lab.Masters), func(q *http.Request) bool { return q.Method == http.MethodPost }, func() {
+			rollouttest.DaemonSet(t, client, namespace, r.name, 5)
+		})
+		meanwhile, err := kubernetes.NewForConfig(config)
+		r.must(err)
+		to.Client = meanwhile
+		if _, err := to.Prepare(t.Context()); !apierrors.IsAlreadyExists(err) {
+			t.Errorf("between the read and the try: %v", err)
+		}
+		if _, err := to.Prepare(t.Context()); err == nil || !strings.Contains(err.Error(), "leave change.daemonSet.install out") {
+			t.Errorf("after it: %v", err)
 		}
 	})
 

@@ -39,7 +39,7 @@ func (t *Target) prepareInstall(ctx context.Context) (target.Pins, error) {
 		elsewhere.Namespace = metav1.NamespaceDefault
 		dry, err = t.tryCreate(ctx, elsewhere)
 	}
-	if apierrors.IsAlreadyExists(err) {
+	if apierrors.IsAlreadyExists(err) && found != nil {
 		dry, err = found, nil // made by this run, which died before it could say so
 	}
 	if err != nil {
@@ -147,8 +147,8 @@ func (t *Target) enrol(ctx context.Context, node string, in bool) error {
 	return nil
 }
 
-// finishInstall drops the selector, unless only selected nodes are meant; under OnDelete that moves no pod. The nodes keep their labels, which mean nothing from then
-// on: to take them away would be a write of every node, told to everyone who watches nodes.
+// finishInstall drops the selector, unless only selected nodes are meant; under OnDelete that moves no pod. The nodes keep their
+// labels, which mean nothing from then on: to take them away would be a write of every node, told to everyone who watches nodes.
 func (t *Target) finishInstall(ctx context.Context, ds *appsv1.DaemonSet, back bool) error {
 	if back {
 		uid := ds.UID

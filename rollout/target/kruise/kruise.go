@@ -248,19 +248,23 @@ func (t *Target) stepped(ctx context.Context, pins target.Pins) (*object, error)
 	if err != nil || pins.Update == "" {
 		return ads, err
 	}
-	what := ""
-	switch s := ads.Spec.UpdateStrategy; {
-	case t.Change.Install != nil && ads.Annotations[progressive] != "true":
-		what = "makes pods on every node: its annotation " + progressive + " is gone"
-	case s.Type != rollingUpdateType || s.RollingUpdate == nil || s.RollingUpdate.Partition == nil:
-		what = "has another update strategy"
-	case t.Change.Install == nil:
-		what = s.RollingUpdate.notOurs()
-	}
-	if what != "" {
+	if what := t.notStepped(ads); what != "" {
 		return nil, t.foreign(ads, what)
 	}
 	return ads, nil
+}
+
+// notStepped says what is there that a run which says what may move never writes, "" when nothing is.
+func (t *Target) notStepped(ads *object) string {
+	switch s := ads.Spec.UpdateStrategy; {
+	case t.Change.Install != nil && ads.Annotations[progressive] != "true":
+		return "makes pods on every node: its annotation " + progressive + " is gone"
+	case s.Type != rollingUpdateType || s.RollingUpdate == nil || s.RollingUpdate.Partition == nil:
+		return "has another update strategy"
+	case t.Change.Install == nil:
+		return s.RollingUpdate.notOurs()
+	}
+	return ""
 }
 
 // Revert puts the template from before back in force, and lets nothing: the pods are moved after. What is new is not made on any

@@ -153,7 +153,7 @@ func (o *object) annotate(key, value string) {
 
 // heldBefore is what there was before the run: the strategy as it was written, and whether pods are made progressively.
 type heldBefore struct {
-	UpdateStrategy map[string]any `json:"updateStrategy,omitempty"`
+	UpdateStrategy map[string]any `json:"updateStrategy"`
 	Progressive    string         `json:"progressive,omitempty"`
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,11 +38,10 @@ type Target struct {
 	// Namespace is where those are that name none.
 	Namespace string
 	Run       string
-}
 
-// was is one object as it was before, null where there was none.
-type was struct {
-	Before map[string]any `json:"before"`
+	// back is true once the way back has begun, applied is what was applied, by its place in Objects: as far as this process knows.
+	back    bool
+	applied map[int]bool
 }
 
 // Survey implements engine.Target.
@@ -96,8 +94,9 @@ func (t *Target) apply(ctx context.Context, o *unstructured.Unstructured, dry bo
 		options.DryRun = []string{metav1.DryRunAll}
 	}
 	made, err := r.Apply(ctx, o.GetName(), o, options)
-	if apierrors.IsConflict(err) {
-		return nil, fmt.Errorf("applying %s: somebody else owns a field of it: change it where they keep it, or have them let it go: %w", where(o), err)
+	if apierrors.HasStatusCause(err, metav1.CauseTypeFieldManagerConflict) {
+		const what = "applying %s: somebody else owns a field of it: change it where they keep it, or have them let it go: %w: %w"
+		return nil, fmt.Errorf(what, where(o), err, target.ErrForeign)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("applying %s: %w", where(o), err)
@@ -120,8 +119,12 @@ func (t *Target) live(ctx context.Context, o *unstructured.Unstructured) (*unstr
 	return found, nil
 }
 
-// makes is true when one of the objects is the namespace of o.
-func (t *Target) makes(namespace string) bool {
+// makes is true when one of the objects is the namespace of o, also of one that names none.
+func (t *Target) makes(o *unstructured.Unstructured) bool {
+	_, namespace, err := t.place(o)
+	if err != nil {
+		return false // who applies it says why
+	}
 	return slices.ContainsFunc(t.Objects, func(other map[string]any) bool {
 		u := &unstructured.Unstructured{Object: other}
 		return u.GetKind() == "Namespace" && u.GetName() == namespace
@@ -154,7 +157,7 @@ func (t *Target) prepare(ctx context.Context) (pins target.Pins, changes bool, e
 			continue
 		}
 		made, err := t.apply(ctx, o, true)
-		if apierrors.IsNotFound(err) && t.makes(o.GetNamespace()) {
+		if apierrors.IsNotFound(err) && t.makes(o) {
 			err, made = nil, o
 		}
 		if err != nil {
@@ -162,11 +165,19 @@ func (t *Target) prepare(ctx context.Context) (pins target.Pins, changes bool, e
 			continue
 		}
 		w := was{}
+		if _, has := o.Object["stringData"]; has && found != nil && o.GetKind() == "Secret" {
+			const what = "change.manifests[%d].stringData: %s exists, and what the API server makes of it could not be put back: write it as data"
+			errs = append(errs, fmt.Errorf(what, i, where(o)))
+			continue
+		}
 		if found != nil {
-			w.Before = kept(found)
+			if w, err = asItWas(found, made); err != nil {
+				errs = append(errs, fmt.Errorf("change.manifests[%d]: %w", i, err))
+				continue
+			}
 		}
 		before = append(before, w)
-		changes = changes || found == nil || !t.same(i, found, made)
+		changes = changes || found == nil || len(differing(w.touched, found, made)) > 0
 	}
 	if err := errors.Join(errs...); err != nil {
 		return pins, false, err
@@ -181,153 +192,158 @@ func (t *Target) prepare(ctx context.Context) (pins target.Pins, changes bool, e
 	return pins, changes, nil
 }
 
-// kept is what of an object is put back: not what the API server keeps of it by itself.
-func kept(o *unstructured.Unstructured) map[string]any {
-	o = o.DeepCopy()
-	delete(o.Object, "status")
-	for _, name := range []string{"managedFields", "resourceVersion", "generation", "creationTimestamp", "selfLink"} {
-		unstructured.RemoveNestedField(o.Object, "metadata", name)
-	}
-	return o.Object
-}
-
-// same compares two states of object i. Annotations that the rollout does not write are left out: controllers keep notes there.
-func (t *Target) same(i int, a, b *unstructured.Unstructured) bool {
-	named := t.object(i).GetAnnotations()
-	compared := func(o *unstructured.Unstructured) map[string]any {
-		rest := &unstructured.Unstructured{Object: kept(o)}
-		annotations := rest.GetAnnotations()
-		for key := range annotations {
-			if _, ours := named[key]; !ours {
-				delete(annotations, key)
-			}
-		}
-		if rest.SetAnnotations(annotations); len(annotations) == 0 {
-			unstructured.RemoveNestedField(rest.Object, "metadata", "annotations")
-		}
-		return rest.Object
-	}
-	return equality.Semantic.DeepEqual(compared(a), compared(b))
-}
-
 // Begin implements engine.Target. To apply is to move, so that nothing is written yet.
 func (t *Target) Begin(_ context.Context, pins target.Pins) (target.Pins, error) {
 	pins.Update = target.Revision(pins.After)
 	return pins, nil
 }
 
+// stand is how one object stands.
+type stand struct {
+	// applied: to apply it again would change nothing. before: it is as it was before, in what the change touches.
+	applied, before bool
+	// ending: it was told to end, and is there still. gone is why there is nothing to put back any more.
+	ending bool
+	gone   error
+}
+
 // See implements engine.Target: the change is there when to apply every object again would change none. What is half applied,
-// as after a death in the middle, runs both revisions: it is to be moved, whichever way.
+// as after a death in the middle, runs both revisions: it is to be moved, whichever way. What waits for an object to end is under
+// way. An object that went with its namespace does not run the change; when it was the last that could, there is nothing left.
 func (t *Target) See(ctx context.Context, pins target.Pins) (plan.Seen, error) {
 	seen := plan.Seen{Update: pins.Update, Stable: pins.Stable}
-	var before []was
-	if err := json.Unmarshal(pins.Before, &before); err != nil {
-		return seen, fmt.Errorf("reading what was there before: %w", err)
+	before, err := t.before(pins)
+	if err != nil {
+		return seen, err
 	}
-	applied, untouched := 0, 0
+	applied, exposed, ending := 0, 0, 0
+	var gone error
 	for i := range t.Objects {
-		o := t.object(i)
-		found, err := t.live(ctx, o)
-		if err != nil {
+		s, err := t.stand(ctx, t.object(i), before[i])
+		switch {
+		case err != nil:
 			return seen, err
+		case s.gone != nil:
+			gone = s.gone
+		case !s.before:
+			exposed++
 		}
-		old := before[i].Before
-		if found == nil {
-			if old == nil {
-				untouched++
-			}
-			continue
-		}
-		if old != nil && t.same(i, found, &unstructured.Unstructured{Object: old}) {
-			untouched++
-		}
-		made, err := t.apply(ctx, o, true)
-		if apierrors.IsConflict(err) {
-			return seen, fmt.Errorf("%w: %w", target.ErrForeign, err)
-		}
-		if err != nil {
-			return seen, err
-		}
-		if t.same(i, found, made) {
+		if s.applied {
 			applied++
 		}
+		if s.ending && !s.before {
+			ending++
+		}
+	}
+	if gone != nil && exposed == 0 && !t.back {
+		return seen, gone
 	}
 	node := plan.SeenNode{Name: unit, Ready: true}
-	if untouched < len(t.Objects) {
-		node.Pods = append(node.Pods, plan.SeenPod{Name: unit, UID: pins.Update, Revision: pins.Update, Ready: applied == len(t.Objects)})
+	waits := exposed > 0 && ending == exposed
+	if exposed > 0 {
+		pod := plan.SeenPod{Name: unit, UID: pins.Update, Revision: pins.Update, Ready: applied == len(t.Objects), Terminating: waits}
+		node.Pods = append(node.Pods, pod)
 	}
 	if applied < len(t.Objects) {
-		node.Pods = append(node.Pods, plan.SeenPod{Name: unit, UID: pins.Stable, Revision: pins.Stable, Ready: true})
+		node.Pods = append(node.Pods, plan.SeenPod{Name: unit, UID: pins.Stable, Revision: pins.Stable, Ready: true, Terminating: waits})
 	}
 	seen.Nodes = []plan.SeenNode{node}
 	return seen, nil
 }
 
+func (t *Target) stand(ctx context.Context, o *unstructured.Unstructured, w was) (s stand, err error) {
+	found, err := t.live(ctx, o)
+	switch {
+	case err != nil:
+		return s, err
+	case found == nil && w.Before == nil:
+		s.before = true
+		return s, nil
+	case found == nil:
+		if err = t.remake(ctx, o, w, true); errors.Is(err, target.ErrGone) {
+			s.gone, err = err, nil
+		}
+		return s, err
+	case found.GetDeletionTimestamp() != nil:
+		s.ending = true
+		return s, nil
+	}
+	s.before = w.Before != nil && len(differing(w.touched, found, w.object())) == 0
+	made, err := t.apply(ctx, o, true)
+	if errors.Is(err, target.ErrForeign) {
+		if w.Before != nil {
+			return s, w.taken(found) // what is not ours any more may be as it was before
+		}
+		return s, err
+	}
+	if err != nil {
+		return s, err
+	}
+	now, err := asItWas(found, made)
+	s.applied = err == nil && len(differing(now.touched, found, made)) == 0
+	return s, err
+}
+
 // Ready implements engine.Target: what is applied has no readiness that is known.
 func (t *Target) Ready(context.Context, target.Pins) (time.Time, error) { return time.Time{}, nil }
 
-// Move implements engine.Target.
+// Move implements engine.Target. What existed before and was deleted since is not made by applying: a manifest may say a few fields
+// only. What somebody else made since is not applied to either: the way back would delete it.
 func (t *Target) Move(ctx context.Context, pins target.Pins, _ []plan.Move, back bool) error {
 	if back {
 		return t.restore(ctx, pins)
 	}
+	before, err := t.before(pins)
+	if err != nil {
+		return err
+	}
 	for i := range t.Objects {
-		if _, err := t.apply(ctx, t.object(i), false); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// restore puts back what there was, the last object first, and deletes what there was not.
-func (t *Target) restore(ctx context.Context, pins target.Pins) error {
-	var before []was
-	if err := json.Unmarshal(pins.Before, &before); err != nil {
-		return fmt.Errorf("reading what was there before: %w", err)
-	}
-	for i := len(t.Objects) - 1; i >= 0; i-- {
 		o := t.object(i)
 		found, err := t.live(ctx, o)
-		if err != nil || found == nil {
-			if err != nil {
+		switch existed := before[i].Before != nil; {
+		case err != nil:
+			return err
+		case existed && found == nil:
+			return fmt.Errorf("%s was deleted in the middle of the run: %w", where(o), target.ErrForeign)
+		case found == nil && t.applied[i]:
+			delete(t.applied, i) // whoever resumes the run wants it again
+			return fmt.Errorf("%s was applied, and was deleted since: %w", where(o), target.ErrForeign)
+		case existed:
+			o.SetUID(found.GetUID()) // or to apply would make it, if it is deleted just now
+		case !existed && found != nil:
+			if err := theirs(o, found); err != nil {
 				return err
 			}
-			continue
 		}
-		r, err := t.resource(o)
+		_, err = t.apply(ctx, o, false)
+		if noNamespace(err) {
+			err = fmt.Errorf("%w (its namespace was deleted in the middle of the run): %w", err, target.ErrForeign)
+		}
 		if err != nil {
 			return err
 		}
-		if before[i].Before == nil {
-			uid := found.GetUID()
-			if err := r.Delete(ctx, o.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}); err != nil && !apierrors.IsNotFound(err) {
-				return fmt.Errorf("deleting %s: %w", where(o), err)
-			}
-			continue
+		if t.applied == nil {
+			t.applied = map[int]bool{}
 		}
-		old := &unstructured.Unstructured{Object: before[i].Before}
-		if t.same(i, found, old) {
-			continue
-		}
-		old.SetResourceVersion(found.GetResourceVersion())
-		if _, err := r.Update(ctx, old, metav1.UpdateOptions{FieldManager: target.FieldManager}); err != nil {
-			return fmt.Errorf("putting %s back: %w", where(o), err)
-		}
+		t.applied[i] = true
 	}
 	return nil
 }
 
 // Revert implements engine.Target: to move back is to revert.
-func (t *Target) Revert(context.Context, target.Pins) error { return nil }
+func (t *Target) Revert(context.Context, target.Pins) error {
+	t.back = true
+	return nil
+}
 
 // Finish implements engine.Target: nothing was written besides the objects.
 func (t *Target) Finish(context.Context, target.Pins, bool) error { return nil }
 
 // Rights implements engine.Target: what there was is put back, what is new is deleted.
 func (t *Target) Rights(pins target.Pins) ([]authorizationv1.ResourceAttributes, error) {
-	var before []was
-	if err := json.Unmarshal(pins.Before, &before); err != nil {
-		return nil, fmt.Errorf("reading what was there before: %w", err)
+	before, err := t.before(pins)
+	if err != nil {
+		return nil, err
 	}
 	var rights []authorizationv1.ResourceAttributes
 	for i := range t.Objects {
@@ -336,9 +352,10 @@ func (t *Target) Rights(pins target.Pins) ([]authorizationv1.ResourceAttributes,
 		if err != nil {
 			return nil, err
 		}
-		verbs := []string{"get", "patch", "update"}
+		// Who may not make again what is deleted in the middle has a way back all the same: it pauses and says so.
+		verbs := []string{"get", "patch"}
 		if before[i].Before == nil {
-			verbs = []string{"get", "patch", "create", "delete"}
+			verbs = append(verbs, "create", "delete")
 		}
 		of := authorizationv1.ResourceAttributes{Group: resource.Group, Resource: resource.Resource, Namespace: namespace, Name: o.GetName()}
 		rights = append(rights, target.Verbs(of, verbs...)...)
