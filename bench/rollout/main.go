@@ -155,7 +155,7 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 		report.Cases = append(summary(all, func(j judged) bool { return true }, "all trials"), report.Cases...)
 		report.Cases = append(report.Cases, classes(all)...)
 	}
-	if err := r.measurePlanner(report); err != nil {
+	if err := r.measurePlanner(ctx, report); err != nil {
 		return err
 	}
 	r.explain(report, all)

@@ -196,6 +196,63 @@ func TestGates(t *testing.T) {
 	}
 }
 
+// costed is a mark with what it says to have happened since any other.
+type costed struct {
+	at   time.Time
+	cost Cost
+	err  error
+}
+
+func (c costed) Taken() time.Time         { return c.at }
+func (c costed) Since(Mark) (Cost, error) { return c.cost, c.err }
+
+// What gates count stands beside what the flow schema does, and never in the place of what came round them.
+func TestGatedFlow(t *testing.T) {
+	flow := func(requests float64, censored forecast.Censoring) Cost {
+		return Cost{
+			Own:    map[forecast.Kind]float64{forecast.Seats: 0.5, forecast.Requests: requests},
+			Server: map[forecast.Kind]float64{forecast.CPU: 2, forecast.Watches: 90}, Censored: censored,
+		}
+	}
+	gates := func(requests float64, censored forecast.Censoring) Cost {
+		return Cost{Own: map[forecast.Kind]float64{forecast.Seats: 0.9, forecast.Requests: requests, forecast.Bytes: 7000, forecast.Watches: 3}, Censored: censored}
+	}
+	for name, tc := range map[string]struct {
+		flow, gates Cost
+		failed      error
+		want        forecast.Censoring
+		err         string
+	}{
+		"all by the gates":                 {flow(10, ""), gates(10, ""), nil, forecast.Whole, ""},
+		"some that the gates refused":      {flow(8, ""), gates(10, forecast.ByItself), nil, forecast.ByItself, ""},
+		"the flow schema knows why":        {flow(10, forecast.ByOthers), gates(10, forecast.ByItself), nil, forecast.ByOthers, ""},
+		"a few that are under way":         {flow(0.3, ""), gates(0, ""), nil, forecast.Whole, ""},
+		"all round the gates":              {flow(10, ""), gates(0, ""), nil, "", "answered 100 requests of the component and the gates saw 0"},
+		"more than a tenth round them":     {flow(10, ""), gates(8.9, ""), nil, "", "round the gates has no bytes"},
+		"a gate that cannot be told about": {flow(10, ""), gates(10, ""), errors.New("a gate began anew"), "", "a gate began anew"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := &gatedMark{flow: costed{at: epoch}, gates: costed{at: epoch}}
+			after := &gatedMark{flow: costed{epoch.Add(10 * time.Second), tc.flow, nil}, gates: costed{epoch.Add(10 * time.Second), tc.gates, tc.failed}}
+			cost, err := after.Since(before)
+			if tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Errorf("got %v, want …%s…", err, tc.err)
+				}
+				return
+			}
+			want := Cost{
+				Own:      map[forecast.Kind]float64{forecast.Seats: 0.5, forecast.Requests: tc.flow.Own[forecast.Requests], forecast.Bytes: 7000, forecast.Watches: 3},
+				Server:   map[forecast.Kind]float64{forecast.CPU: 2},
+				Censored: tc.want,
+			}
+			if diff := cmp.Diff(want, cost); err != nil || diff != "" {
+				t.Errorf("%v (-want +got)\n%s", err, diff)
+			}
+		})
+	}
+}
+
 // auditLine is an event as the API server writes it.
 func auditLine(at time.Time, user, node, verb string, took time.Duration, code int) string {
 	stage := "ResponseComplete"

@@ -3,6 +3,7 @@ package analysis
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 	"github.com/seakeep/seakeep/rollout/verdict"
 )
 
-// keptReading is a reading as it is kept for the next process, one line of a file: what a baseline and a course over hours need.
+// keptReading is a reading as it is kept for the next process: what a baseline and a course over hours need.
 type keptReading struct {
 	Cluster string    `json:"cluster"`
 	At      time.Time `json:"at"`
@@ -38,10 +39,21 @@ type keptAsked struct {
 	P90 float64 `json:"p90,omitempty"`
 }
 
+// keptLine is one line of the file: a reading, or many that were packed when the file was written anew.
+type keptLine struct {
+	keptReading
+	// Packed is gzip of lines of one reading each. Beside each other they are a sixth as long: 300 clusters' must not fill a disk.
+	Packed []byte `json:"packed,omitempty"`
+}
+
 // Bounds on one line.
 const (
-	maxKeptLine  = 16 << 10
+	maxKeptLine  = 128 << 10
 	maxKeptNames = 64
+	// packedReadings are the most in a packed line, and maxUnpacked bytes the most it may hold; one line of a reading more is not begun
+	// beyond half of that, so that what does not shrink at all is still no line that is too long.
+	packedReadings = 50
+	maxUnpacked    = 128 << 10
 )
 
 // controlPlane begins the checks that have levels.
@@ -139,7 +151,7 @@ func (k keptReading) reading() reading {
 	return r
 }
 
-// readKept reads lines as they were written, one reading each. A last line without its end, of a process that was killed, is passed
+// readKept reads lines as they were written. A last line without its end, of a process that was killed, is passed
 // over; any other that is wrong is an error with its number.
 func readKept(r io.Reader) (all []keptReading, err error) {
 	lines := bufio.NewReaderSize(r, maxKeptLine)
@@ -155,14 +167,14 @@ func readKept(r io.Reader) (all []keptReading, err error) {
 			}
 			err = fmt.Errorf("it is longer than %d bytes", maxKeptLine)
 		}
-		var k keptReading
+		var read []keptReading
 		if err == nil {
-			k, err = parseKept(line)
+			read, err = parseKept(line)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
-		all = append(all, k)
+		all = append(all, read...)
 	}
 }
 
@@ -181,19 +193,105 @@ func endless(lines *bufio.Reader) (bool, error) {
 	}
 }
 
-func parseKept(line []byte) (keptReading, error) {
-	var k keptReading
+// parseKept reads a line: one reading, or those that are packed in it.
+func parseKept(line []byte) ([]keptReading, error) {
+	var k keptLine
+	if err := decodeKept(line, &k); err != nil {
+		return nil, err
+	}
+	if k.Packed == nil {
+		return []keptReading{k.keptReading}, k.validate()
+	}
+	if k.Cluster != "" || !k.At.IsZero() {
+		return nil, errors.New("packed readings have their clusters and times in them, not beside them")
+	}
+	all, err := unpacked(k.Packed)
+	if err != nil {
+		return nil, fmt.Errorf("packed: %w", err)
+	}
+	return all, nil
+}
+
+func decodeKept(line []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&k); errors.Is(err, io.EOF) {
-		return k, errors.New("it is empty")
+	if err := decoder.Decode(into); errors.Is(err, io.EOF) {
+		return errors.New("it is empty")
 	} else if err != nil {
-		return k, err
+		return err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return k, errors.New("something follows the reading")
+		return errors.New("something follows the reading")
 	}
-	return k, k.validate()
+	return nil
+}
+
+// unpacked are the readings in what packed made.
+func unpacked(packed []byte) ([]keptReading, error) {
+	from, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(from, maxUnpacked+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxUnpacked {
+		return nil, fmt.Errorf("it holds more than %d bytes", maxUnpacked)
+	}
+	if len(text) == 0 || text[len(text)-1] != '\n' {
+		return nil, errors.New("it does not end with a whole reading")
+	}
+	var all []keptReading
+	for line := range bytes.Lines(text) {
+		var k keptReading
+		err := decodeKept(line, &k)
+		if err == nil {
+			err = k.validate()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading %d: %w", len(all)+1, err)
+		}
+		all = append(all, k)
+	}
+	return all, nil
+}
+
+// packed are readings as lines of many, in their order.
+func packed(all []keptReading) (lines [][]byte, err error) {
+	var text bytes.Buffer
+	held := 0
+	flush := func() error {
+		if held == 0 {
+			return nil
+		}
+		var into bytes.Buffer
+		zip := gzip.NewWriter(&into)
+		_, err := zip.Write(text.Bytes())
+		if err = errors.Join(err, zip.Close()); err != nil {
+			return err
+		}
+		line, err := json.Marshal(struct {
+			Packed []byte `json:"packed"`
+		}{into.Bytes()})
+		lines, held = append(lines, append(line, '\n')), 0
+		text.Reset()
+		return err
+	}
+	for _, k := range all {
+		line, err := k.line()
+		if err != nil {
+			return nil, err
+		}
+		if held == packedReadings || held > 0 && text.Len()+len(line) > maxUnpacked/2 {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+		text.Write(line)
+		held++
+	}
+	return lines, flush()
 }
 
 func (k keptReading) line() ([]byte, error) {

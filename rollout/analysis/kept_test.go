@@ -2,6 +2,10 @@ package analysis
 
 import (
 	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +20,17 @@ import (
 
 func TestReadKept(t *testing.T) {
 	const good = `{"cluster":"c","at":"2026-11-26T09:00:00Z"}` + "\n"
+	pack := func(text string) string {
+		var into bytes.Buffer
+		zip := gzip.NewWriter(&into)
+		if _, err := zip.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if err := zip.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return `{"packed":"` + base64.StdEncoding.EncodeToString(into.Bytes()) + `"}` + "\n"
+	}
 	long := `{"cluster":"` + strings.Repeat("c", 2*maxKeptLine) + `","at":"2026-11-26T09:00:00Z"}`
 	for name, tc := range map[string]struct {
 		text string
@@ -29,7 +44,7 @@ func TestReadKept(t *testing.T) {
 		"a torn line of any length":      {good + long, 1, ""},
 		"zeros after a power cut":        {good + strings.Repeat("\x00", 9000), 1, ""},
 		"a torn line in the midst":       {good + good[:20] + good, 0, "line 2: "},
-		"a long line":                    {good + long + "\n", 0, "line 2: it is longer than 16384 bytes"},
+		"a long line":                    {good + long + "\n", 0, "line 2: it is longer than 131072 bytes"},
 		"an empty line":                  {good + "\n" + good, 0, "line 2: it is empty"},
 		"an unknown field":               {`{"cluster":"c","at":"2026-11-26T09:00:00Z","colour":"red"}` + "\n", 0, `line 1: json: unknown field "colour"`},
 		"two readings in a line":         {strings.TrimSuffix(good, "\n") + good, 0, "line 1: something follows"},
@@ -43,6 +58,14 @@ func TestReadKept(t *testing.T) {
 		"a time in no year":              {`{"cluster":"c","at":"9999-12-31T23:59:59-23:59"}` + "\n", 0, "line 1: at must be a time"},
 		"an unknown question":            {`{"cluster":"c","at":"2026-11-26T09:00:00Z","asked":{"dns/10.0.0.1:53":{"asked":1,"answered":1}}}` + "\n", 0, "line 1: asked: "},
 		"no name":                        {`{"cluster":"c","at":"2026-11-26T09:00:00Z","controlPlane":{"":1}}` + "\n", 0, "line 1: controlPlane: "},
+		"packed ones beside others":      {good + pack(good+good+good) + good, 5, ""},
+		"packed ones that are wrong":     {good + pack(good+"{}\n"), 0, "line 2: packed: reading 2: cluster must be a"},
+		"packed ones that are torn":      {pack(good + good[:20]), 0, "line 1: packed: it does not end with"},
+		"packed ones of none":            {pack(""), 0, "line 1: packed: it does not end with"},
+		"packed ones in packed ones":     {pack(pack(good)), 0, `line 1: packed: reading 1: json: unknown field "packed"`},
+		"more than a line may hold":      {pack(strings.Repeat(" ", maxUnpacked) + good), 0, "line 1: packed: it holds more than 131072 bytes"},
+		"what is not packed":             {`{"packed":"bm90IGd6aXA="}` + "\n", 0, "line 1: packed: "},
+		"packed ones that are one":       {strings.Replace(good, "{", `{"packed":"bm90IGd6aXA=",`, 1), 0, "line 1: packed readings have"},
 		"no number":                      {`{"cluster":"c","at":"2026-11-26T09:00:00Z","controlPlane":{"cpu":NaN}}` + "\n", 0, "line 1: invalid character"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,6 +124,59 @@ func TestKeptIsWhatWasMeasured(t *testing.T) {
 	}
 }
 
+// What is packed is read again, in its order, in lines that are short enough; and much shorter than one line each.
+func TestPackedIsWhatWasKept(t *testing.T) {
+	var all []keptReading
+	plain := 0
+	at := time.Date(2026, 11, 26, 9, 0, 0, 0, time.UTC)
+	for i := range 3*packedReadings + 1 {
+		r := reading{at: at.Add(time.Duration(i) * 30 * time.Second), levels: map[string]float64{}, asked: map[string]verdict.Asked{}}
+		for _, check := range []string{checkCPU, checkMemory, checkWatches, checkReadLatency, checkWriteLatency, checkRejected} {
+			r.levels[check] = 1 / float64(i+2)
+		}
+		for _, check := range []string{checkDNS, checkProbes + probeList} {
+			r.asked[check] = verdict.Asked{Asked: 3, Answered: 3, Took: []time.Duration{time.Duration(i) * time.Millisecond}}
+		}
+		k := r.keep("cluster-1", at)
+		line, err := k.line()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, plain = append(all, k), plain+len(line)
+	}
+	lines, err := packed(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := bytes.Join(lines, nil)
+	if len(lines) != 4 || len(text) > plain/3 {
+		t.Errorf("%d readings of %d bytes are %d lines of %d bytes", len(all), plain, len(lines), len(text))
+	}
+	again, err := readKept(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(all, again); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+
+	// What does not shrink makes more lines, not longer ones.
+	random := rand.New(rand.NewPCG(1, 1))
+	all = all[:packedReadings]
+	for i := range all {
+		all[i].ControlPlane = map[string]float64{}
+		for range maxKeptNames {
+			all[i].ControlPlane[fmt.Sprintf("%032x%032x", random.Uint64(), random.Uint64())] = random.Float64()
+		}
+	}
+	if lines, err = packed(all); err != nil || len(lines) < 2 {
+		t.Fatalf("%d lines, %v", len(lines), err)
+	}
+	if again, err = readKept(bytes.NewReader(bytes.Join(lines, nil))); err != nil || len(again) != len(all) {
+		t.Errorf("read %d of %d: %v", len(again), len(all), err)
+	}
+}
+
 func FuzzReadKept(f *testing.F) {
 	files, err := filepath.Glob("testdata/readings/*.jsonl")
 	if err != nil || len(files) == 0 {
@@ -118,8 +194,17 @@ func FuzzReadKept(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if bytes.Count(data, []byte("\n")) != len(kept) {
-			t.Fatalf("%d lines, of %d bytes", len(kept), len(data))
+		// A packed line has one reading at least.
+		if bytes.Count(data, []byte("\n")) > len(kept) {
+			t.Fatalf("%d readings, of %d bytes", len(kept), len(data))
+		}
+		lines, err := packed(kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, err := readKept(bytes.NewReader(bytes.Join(lines, nil)))
+		if diff := cmp.Diff(kept, whole, cmpopts.EquateEmpty()); err != nil || diff != "" {
+			t.Fatalf("packed (-kept +read): %v\n%s", err, diff)
 		}
 		// What is kept of what was read is read again as the same.
 		for _, k := range kept {

@@ -400,7 +400,7 @@ func TestRestartRefusesABrokenFile(t *testing.T) {
 		"a line in the midst": {func(file string) error { return os.WriteFile(file, []byte("{\"cluster\":\"with\"\n"), 0o600) }, "readings.jsonl: line 1: "},
 		"a cluster of another run": {func(file string) error {
 			return os.WriteFile(file, []byte("{\"cluster\":\"other\",\"at\":\"2026-11-26T09:00:00Z\"}\n"), 0o600)
-		}, `readings.jsonl: line 1: the run has no cluster "other"`},
+		}, `readings.jsonl: reading 1: the run has no cluster "other"`},
 		"a link": {func(file string) error {
 			if err := os.Rename(file, file+".moved"); err != nil {
 				return err

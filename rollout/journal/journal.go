@@ -4,10 +4,13 @@
 package journal
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -250,7 +253,7 @@ func (j *Journal) Events(run string, n int) ([]Event, error) {
 		c := b.Bucket(bucketEvents).Cursor()
 		for k, v := c.Last(); k != nil && len(all) < n; k, v = c.Prev() {
 			var e Event
-			if err := json.Unmarshal(v, &e); err != nil {
+			if err := read(v, &e); err != nil {
 				return err
 			}
 			all = append(all, e)
@@ -289,10 +292,26 @@ func (j *Journal) view(run string, f func(*bbolt.Bucket) error) error {
 	return nil
 }
 
+// packFrom is how many bytes of JSON are packed: the names of a cluster's nodes and its pod templates are nearly all of a journal, and
+// a tenth as long when they are.
+const packFrom = 1 << 10
+
+// gzipMagic begins what is packed; JSON begins otherwise.
+var gzipMagic = []byte{0x1f, 0x8b}
+
 func put(b *bbolt.Bucket, k []byte, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
+	}
+	if len(data) >= packFrom {
+		var packed bytes.Buffer
+		into := gzip.NewWriter(&packed)
+		_, err := into.Write(data)
+		if err = errors.Join(err, into.Close()); err != nil {
+			return err
+		}
+		data = packed.Bytes()
 	}
 	return b.Put(k, data)
 }
@@ -302,13 +321,29 @@ func get(b *bbolt.Bucket, k []byte, v any) error {
 	if data == nil {
 		return fmt.Errorf("%s is missing", k)
 	}
-	return json.Unmarshal(data, v)
+	return read(data, v)
+}
+
+// read reads what put wrote.
+func read(data []byte, v any) error {
+	if !bytes.HasPrefix(data, gzipMagic) {
+		return json.Unmarshal(data, v)
+	}
+	from, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(from)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, v)
 }
 
 func each[T any](b *bbolt.Bucket, f func(key []byte, v T)) error {
 	return b.ForEach(func(k, data []byte) error {
 		var v T
-		if err := json.Unmarshal(data, &v); err != nil {
+		if err := read(data, &v); err != nil {
 			return fmt.Errorf("reading %s: %w", k, err)
 		}
 		f(k, v)
