@@ -294,7 +294,7 @@ func (l *lane) gone(why error) {
 	c := l.e.s.Clusters[l.name]
 	fresh := !c.Back
 	if fresh {
-		c.Back, c.Finished = true, true
+		c.Back = true // what stands beside the object is taken away at the end
 		if c.Failed == "" {
 			c.Failed = why.Error()
 			l.e.s.Run.Failures = append(l.e.s.Run.Failures, l.name)
