@@ -102,6 +102,15 @@ func compile(m v1alpha1.RolloutMetric, args map[string]string, path *field.Path)
 		}
 		*text = filled
 	}
+	putHeaders := func(headers []v1alpha1.RolloutHeader, p *field.Path) {
+		for i := range headers {
+			filled, missing := fill(headers[i].Value, args)
+			for _, name := range missing { // without the value, which is a secret more often than not
+				errs = append(errs, field.Invalid(p.Index(i).Child("value"), field.OmitValueType{}, "nobody gives args."+name+": set it in analysis.args"))
+			}
+			headers[i].Value = filled
+		}
+	}
 	condition := func(text *string, p *field.Path) *verdict.Condition {
 		put(text, p)
 		if *text == "" {
@@ -124,9 +133,7 @@ func compile(m v1alpha1.RolloutMetric, args map[string]string, path *field.Path)
 		at := path.Child("provider", "prometheus")
 		put(&filled.Address, at.Child("address"))
 		put(&filled.Query, at.Child("query"))
-		for i := range filled.Headers {
-			put(&filled.Headers[i].Value, at.Child("headers").Index(i).Child("value"))
-		}
+		putHeaders(filled.Headers, at.Child("headers"))
 		if err := checkQuery(builtin(filled.Query, "x"), m.Compare != nil); err != nil {
 			errs = append(errs, field.Invalid(at.Child("query"), filled.Query, err.Error()))
 		}
@@ -139,9 +146,7 @@ func compile(m v1alpha1.RolloutMetric, args map[string]string, path *field.Path)
 		put(&filled.URL, at.Child("url"))
 		put(&filled.Body, at.Child("body"))
 		put(&filled.JSONPath, at.Child("jsonPath"))
-		for i := range filled.Headers {
-			put(&filled.Headers[i].Value, at.Child("headers").Index(i).Child("value"))
-		}
+		putHeaders(filled.Headers, at.Child("headers"))
 		if filled.JSONPath != "" {
 			out.path = jsonpath.New("metric")
 			if err := out.path.Parse(filled.JSONPath); err != nil {

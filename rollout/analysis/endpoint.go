@@ -38,7 +38,10 @@ func get(ctx context.Context, client *http.Client, url string, most int64) ([]by
 	if err != nil {
 		return nil, err
 	}
-	response, err := client.Do(request)
+	// A client of Kubernetes puts its credentials on every request that it sends, on one that was redirected too.
+	here := *client
+	here.CheckRedirect = sameHost
+	response, err := here.Do(request)
 	if err != nil {
 		return nil, err
 	}

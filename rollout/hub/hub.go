@@ -31,6 +31,7 @@ import (
 	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/journal"
+	"github.com/seakeep/seakeep/rollout/verdict"
 )
 
 // Kind is what is watched.
@@ -336,7 +337,7 @@ func (s *scope) event(about *unstructured.Unstructured, kind, reason, cluster, m
 	if cluster != "" {
 		message = cluster + ": " + message
 	}
-	s.events.Eventf(about, nil, kind, reason, "Rollout", "%s", clip(message, maxNote))
+	s.events.Eventf(about, nil, kind, reason, "Rollout", "%s", verdict.Clip(message, maxNote))
 }
 
 // condition sets a condition, and tells of a new reason.

@@ -224,7 +224,7 @@ func (s *scope) answer(ctx context.Context, request *unstructured.Unstructured, 
 	}
 	meta.SetStatusCondition(&conditions, metav1.Condition{
 		Type: approved, Status: metav1.ConditionTrue, ObservedGeneration: request.GetGeneration(), Reason: "RolloutPassed",
-		Message: fmt.Sprintf("%s stage %s, rollout %s passes in run %s: %s", task, about.Stage, s.name, a.Run, clip(a.Reason, maxWhy)),
+		Message: fmt.Sprintf("%s stage %s, rollout %s passes in run %s: %s", task, about.Stage, s.name, a.Run, verdict.Clip(a.Reason, maxWhy)),
 	})
 	if err := putConditions(request, conditions); err != nil {
 		return "", false, err
@@ -249,6 +249,3 @@ func putConditions(request *unstructured.Unstructured, conditions []metav1.Condi
 	}
 	return unstructured.SetNestedSlice(request.Object, raw, "status", "conditions")
 }
-
-// clip cuts a text to so many bytes, between two characters.
-func clip(text string, most int) string { return strings.ToValidUTF8(text[:min(len(text), most)], "") }
