@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -27,6 +29,26 @@ func asker(insecure bool, headers []v1alpha1.RolloutHeader) *http.Client {
 		next = unverified
 	}
 	return &http.Client{Transport: headed{next, headers}, CheckRedirect: sameHost}
+}
+
+// withValues are headers with the values of those that are in files, as these are now. What is in a file is in no error.
+func (m Metric) withValues(headers []v1alpha1.RolloutHeader) ([]v1alpha1.RolloutHeader, error) {
+	all := slices.Clone(headers)
+	for i, h := range all {
+		if h.ValueFrom == nil {
+			continue
+		}
+		data, err := m.read(h.ValueFrom.File)
+		if err != nil {
+			return nil, fmt.Errorf("reading the value of header %s: %w", h.Key, err)
+		}
+		value := strings.TrimRight(string(data), "\r\n")
+		if value == "" || strings.ContainsAny(value, "\r\n") {
+			return nil, fmt.Errorf("reading the value of header %s: %s must hold it on one line", h.Key, h.ValueFrom.File)
+		}
+		all[i].Value = value
+	}
+	return all, nil
 }
 
 // maxRedirects is net/http's own bound.

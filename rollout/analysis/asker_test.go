@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -114,11 +116,17 @@ func TestWhatIsToldOfAnAnswer(t *testing.T) {
 		"a long warning": func(w http.ResponseWriter) {
 			fmt.Fprintf(w, `{"status":"success","warnings":[%q],"data":{"resultType":"vector","result":[]}}`, strings.Repeat("warning ", 1000))
 		},
-		"a long error":  func(w http.ResponseWriter) { fmt.Fprintf(w, `{"status":"error","errorType":"bad_data","error":%q}`, strings.Repeat("error ", 1000)) },
-		"too long":      func(w http.ResponseWriter) { fmt.Fprintf(w, `{"status":"success","a":%q}`, strings.Repeat("x", maxAnswer)) },
-		"no JSON":       func(w http.ResponseWriter) { fmt.Fprint(w, "<html>") },
-		"a status":      func(w http.ResponseWriter) { w.WriteHeader(http.StatusTeapot) },
-		"an escape":     func(w http.ResponseWriter) { fmt.Fprint(w, `{"status":"error","errorType":"bad_data","error":"\u001b[2J\n"}`) },
+		"a long error": func(w http.ResponseWriter) {
+			fmt.Fprintf(w, `{"status":"error","errorType":"bad_data","error":%q}`, strings.Repeat("error ", 1000))
+		},
+		"too long": func(w http.ResponseWriter) {
+			fmt.Fprintf(w, `{"status":"success","a":%q}`, strings.Repeat("x", maxAnswer))
+		},
+		"no JSON":  func(w http.ResponseWriter) { fmt.Fprint(w, "<html>") },
+		"a status": func(w http.ResponseWriter) { w.WriteHeader(http.StatusTeapot) },
+		"an escape": func(w http.ResponseWriter) {
+			fmt.Fprint(w, `{"status":"error","errorType":"bad_data","error":"\u001b[2J\n"}`)
+		},
 		"half a letter": func(w http.ResponseWriter) { fmt.Fprintf(w, "%q", strings.Repeat("é", 300)) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -211,4 +219,63 @@ func FuzzPlace(f *testing.F) {
 			t.Errorf("%q is told as %q", raw, place(raw))
 		}
 	})
+}
+
+// A header's value may be in a file, which is renewed while a run takes days.
+func TestHeaderFromAFile(t *testing.T) {
+	var sent string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent = r.Header.Get("Authorization")
+		fmt.Fprint(w, "true")
+	}))
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := web("")
+	m.Provider.Web.URL = server.URL
+	m.Provider.Web.Headers = []v1alpha1.RolloutHeader{{Key: "Authorization", ValueFrom: &v1alpha1.RolloutHeaderSource{File: file}}}
+	check := func() ([]Metric, error) {
+		a := v1alpha1.RolloutAnalysis{Metrics: []v1alpha1.RolloutMetric{m}}
+		a.SetDefaults(time.Second)
+		metrics, errs := Check(a, time.Second, field.NewPath("analysis"), os.ReadFile)
+		return metrics, errs.ToAggregate()
+	}
+	refused := func(want string, err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("got %v, want …%s…", err, want)
+		}
+	}
+	_, err := check()
+	refused("analysis.metrics[0].provider.web.headers: Invalid value: reading the value of header Authorization: open "+file, err)
+	write(secretHeader + "-1\n")
+	metrics, err := check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() error {
+		_, err := metrics[0].result(t.Context(), "big", time.Now())
+		return err
+	}
+	for _, value := range []string{secretHeader + "-1", secretHeader + "-2"} {
+		write(value + "\n")
+		if err := ask(); err != nil || sent != value {
+			t.Errorf("%q was sent, %v", sent, err)
+		}
+	}
+	write(secretHeader + "\nX-Other: " + secretHeader)
+	refused("on one line", ask())
+	write("\n")
+	refused("on one line", ask())
+	write(secretHeader + "\x00")
+	refused("invalid header field value", ask())
+	// What is kept of the metric is the name.
+	if text, err := json.Marshal(metrics[0].Spec); err != nil || strings.Contains(string(text), "s3cret") || !strings.Contains(string(text), file) {
+		t.Errorf("kept: %s, %v", text, err)
+	}
 }

@@ -26,6 +26,8 @@ type Metric struct {
 	Spec       v1alpha1.RolloutMetric
 	conditions verdict.Conditions
 	path       *jsonpath.JSONPath
+	// read reads the file of a header.
+	read func(name string) ([]byte, error)
 }
 
 // measured are the measurements of one metric on one cluster in the step.
@@ -202,7 +204,11 @@ func (m Metric) vector(ctx context.Context, cluster string, now time.Time) (mode
 
 func (m Metric) query(ctx context.Context, cluster string, now time.Time) (model.Value, error) {
 	p := m.Spec.Provider.Prometheus
-	client, err := api.NewClient(api.Config{Address: p.Address, Client: asker(p.Insecure, p.Headers)})
+	headers, err := m.withValues(p.Headers)
+	if err != nil {
+		return nil, err
+	}
+	client, err := api.NewClient(api.Config{Address: p.Address, Client: asker(p.Insecure, headers)})
 	if err != nil {
 		return nil, fmt.Errorf("asking %s: %w", place(p.Address), bare(err))
 	}
@@ -227,12 +233,16 @@ func (m Metric) web(ctx context.Context, cluster string) (any, error) {
 	w := m.Spec.Provider.Web
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(w.TimeoutSeconds)*time.Second)
 	defer cancel()
+	headers, err := m.withValues(w.Headers)
+	if err != nil {
+		return nil, err
+	}
 	at := builtin(w.URL, cluster)
 	request, err := http.NewRequestWithContext(ctx, w.Method, at, bytes.NewReader([]byte(builtin(w.Body, cluster))))
 	if err != nil {
 		return nil, fmt.Errorf("asking %s: %w", place(at), bare(err))
 	}
-	response, err := asker(w.Insecure, w.Headers).Do(request)
+	response, err := asker(w.Insecure, headers).Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("asking %s: %w", place(at), bare(err))
 	}

@@ -248,8 +248,8 @@ func read(u *unstructured.Unstructured) (*v1alpha1.Rollout, error) {
 		return nil, err
 	}
 	r := docs[0].Object.(*v1alpha1.Rollout)
-	if len(r.Analysis.Templates) > 0 {
-		return nil, fmt.Errorf("analysis.templates: an object may not have files of the controller read; write their metrics into analysis.metrics")
+	if field := r.Analysis.NamesFile(); field != "" {
+		return nil, fmt.Errorf("analysis.%s: an object may not have files of the controller read; write what is in them into analysis.metrics", field)
 	}
 	return r, nil
 }
