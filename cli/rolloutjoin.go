@@ -219,6 +219,12 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 		made.Rungs = append([]jail.Rung{jail.Gate{Gates: gates}}, made.Rungs...)
 	}
 	measured.Name, measured.Config, measured.Servers = c.Name, c.Config, servers
+	if e := c.Etcd; e != nil {
+		reach := &rest.Config{UserAgent: c.Config.UserAgent, Timeout: c.Config.Timeout, TLSClientConfig: rest.TLSClientConfig{CertFile: e.CertFile, KeyFile: e.KeyFile, CAFile: e.CAFile}}
+		if measured.Etcd, err = analysis.EtcdOf(reach, e.Endpoints...); err != nil {
+			return engine.Cluster{}, none, err
+		}
+	}
 	pods := func(of podsOf) *rolloutPods {
 		return &rolloutPods{pins: func() target.Pins { return j.pins(c.Name) }, of: of}
 	}

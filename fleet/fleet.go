@@ -25,6 +25,8 @@ type Cluster struct {
 	Source string
 	// Servers are its API servers, host:port each; at least one.
 	Servers []string
+	// Etcd is how its members are read; nil when that is not known, as for every cluster that was found in a hub.
+	Etcd *v1alpha1.FleetEtcd
 	// Gates are its gates; none when none is known.
 	Gates []v1alpha1.FleetGate
 	// Config is how it is reached. It has the user agent and the time-out of Options, and no limit on the client's side.
@@ -114,7 +116,7 @@ func fromFile(c v1alpha1.FleetCluster, o Options) (Cluster, error) {
 	if err != nil {
 		return Cluster{}, err
 	}
-	made := Cluster{Name: c.Name, Labels: c.Labels, Source: "the file", Config: config, Servers: c.Servers, Gates: c.Gates}
+	made := Cluster{Name: c.Name, Labels: c.Labels, Source: "the file", Config: config, Servers: c.Servers, Etcd: c.Etcd, Gates: c.Gates}
 	if c.BreakGlass != "" {
 		if made.BreakGlass, err = readKubeconfig(c.BreakGlass, "", o); err != nil {
 			return Cluster{}, err

@@ -107,6 +107,10 @@ func TestFleetOnALab(t *testing.T) {
 	}
 	_, err = objects.Resource(profiles).Namespace("default").Create(t.Context(), profile("lost"), metav1.CreateOptions{})
 	must(err)
+	_, err = objects.Resource(profiles).Namespace("default").Create(t.Context(), profile("keyless"), metav1.CreateOptions{})
+	must(err)
+	_, err = client.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "keyless"}, Data: map[string][]byte{"kubeconfig": data}}, metav1.CreateOptions{})
+	must(err)
 	secret("bad", []byte("users:\n- name: u\n  user:\n    exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/true}\n"))
 	// Without a kubeconfig: the hub of who asks, if there is one.
 	ours := hub
@@ -122,7 +126,7 @@ func TestFleetOnALab(t *testing.T) {
 	}
 	fleet.ClusterProfiles = &v1alpha1.FleetProfiles{FleetHub: hub, Key: "value"}
 	_, err = Load(t.Context(), fleet, options)
-	for _, want := range []string{"Secret default/bad: user \"u\" runs a program", "ClusterProfile default/lost: there is no Secret", "cluster one is in Secret default/one and in ClusterProfile default/one"} {
+	for _, want := range []string{"Secret default/bad: user \"u\" runs a program", "ClusterProfile default/lost: there is no Secret", "ClusterProfile default/keyless: the Secret of the same name has no key \"value\"", "cluster one is in Secret default/one and in ClusterProfile default/one"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q in %v", want, err)
 		}

@@ -118,6 +118,10 @@ func fromProfiles(ctx context.Context, p *v1alpha1.FleetProfiles, o Options) ([]
 		if err != nil {
 			return nil, err
 		}
-		return foreign(secret.Data[p.Key], o)
+		data, has := secret.Data[p.Key]
+		if !has {
+			return nil, fmt.Errorf("the Secret of the same name has no key %q, which is to hold a kubeconfig", p.Key)
+		}
+		return foreign(data, o)
 	})
 }

@@ -2,6 +2,9 @@ package v1alpha1
 
 import (
 	"net"
+	"net/url"
+	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -39,10 +42,63 @@ type FleetCluster struct {
 	// Servers are the API servers, host:port each, whose metrics are read one by one; default: the kubeconfig's server, which
 	// may stand for several and then shows one of them by chance.
 	Servers []string `json:"servers,omitempty"`
+	// Etcd says how the members of its etcd are read, each by itself, for whether they have a leader; left out: they are not.
+	Etcd *FleetEtcd `json:"etcd,omitempty"`
 	// Gates are the cluster's gates, all of them, at which a change can be held back.
 	Gates []FleetGate `json:"gates,omitempty"`
 	// BreakGlass is the kubeconfig of another way in, used when the first does not answer while a change is taken back.
 	BreakGlass string `json:"breakGlass,omitempty"`
+}
+
+// FleetEtcd is how /metrics of etcd's members is read. A certificate that etcd takes from its clients may read and write all there is
+// in the cluster: a listener for metrics alone (--listen-metrics-urls) over http:// needs none.
+type FleetEtcd struct {
+	// Endpoints are the URLs of the members, all of them, as https://10.0.0.1:2379 or http://10.0.0.1:2381.
+	Endpoints []string `json:"endpoints"`
+	// CertFile and KeyFile are our own, CAFile is the authority of the members'; for https:// only.
+	CertFile string `json:"certFile,omitempty"`
+	KeyFile  string `json:"keyFile,omitempty"`
+	CAFile   string `json:"caFile,omitempty"`
+}
+
+// tls is whether an endpoint is reached over TLS.
+func (e *FleetEtcd) tls() bool {
+	return slices.ContainsFunc(e.Endpoints, func(s string) bool { return strings.HasPrefix(s, "https://") })
+}
+
+func (e *FleetEtcd) validate(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if len(e.Endpoints) == 0 {
+		errs = append(errs, field.Required(path.Child("endpoints"), "the URL of each member"))
+	}
+	for i, endpoint := range e.Endpoints {
+		p := path.Child("endpoints").Index(i)
+		u, err := url.Parse(endpoint)
+		switch {
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || *u != (url.URL{Scheme: u.Scheme, Host: u.Host}):
+			errs = append(errs, field.Invalid(p, endpoint, "must be http:// or https:// with a host and a port, and nothing behind it"))
+		case slices.Contains(e.Endpoints[:i], endpoint):
+			errs = append(errs, field.Duplicate(p, endpoint))
+		}
+	}
+	if !e.tls() {
+		for name, file := range map[string]string{"certFile": e.CertFile, "keyFile": e.KeyFile, "caFile": e.CAFile} {
+			if file != "" {
+				errs = append(errs, field.Forbidden(path.Child(name), "no endpoint is https://"))
+			}
+		}
+		return errs
+	}
+	errs = append(errs, required(e.CertFile, path.Child("certFile"), "our certificate")...)
+	errs = append(errs, required(e.KeyFile, path.Child("keyFile"), "its key")...)
+	return append(errs, required(e.CAFile, path.Child("caFile"), "the authority of the members' certificates")...)
+}
+
+func (e *FleetEtcd) files(path *field.Path) []FileRef {
+	if !e.tls() {
+		return nil
+	}
+	return append(keyPair(path, "certFile", e.CertFile, "keyFile", e.KeyFile, true), FileRef{Field: path.Child("caFile"), Path: e.CAFile, Use: FileCA})
 }
 
 // FleetGate is how a gate's admin endpoint is reached: by a socket on this machine, or by an address with mutual TLS.
@@ -130,6 +186,9 @@ func (f *Fleet) Validate() field.ErrorList {
 			}
 		}
 		errs = append(errs, required(c.Kubeconfig, p.Child("kubeconfig"), "the file that says how it is reached")...)
+		if c.Etcd != nil {
+			errs = append(errs, c.Etcd.validate(p.Child("etcd"))...)
+		}
 		for j := range c.Gates {
 			errs = append(errs, c.Gates[j].validate(p.Child("gates").Index(j))...)
 		}
@@ -168,6 +227,9 @@ func (f *Fleet) Files() []FileRef {
 	for i, c := range f.Clusters {
 		p := field.NewPath("clusters").Index(i)
 		files = append(files, FileRef{Field: p.Child("kubeconfig"), Path: c.Kubeconfig, Use: FileOther})
+		if c.Etcd != nil {
+			files = append(files, c.Etcd.files(p.Child("etcd"))...)
+		}
 		for j, g := range c.Gates {
 			if g.Socket == "" {
 				at := p.Child("gates").Index(j)

@@ -272,8 +272,18 @@ type RolloutWeb struct {
 
 // RolloutHeader is one header of a request.
 type RolloutHeader struct {
-	Key   string `json:"key"`
-	Value string `json:"value"`
+	Key string `json:"key"`
+	// Value is sent. It is kept in the journal with the rest of the Rollout: a secret is better in a file.
+	Value string `json:"value,omitempty"`
+	// ValueFrom is where the value is, instead of Value. An object of a hub may not have it.
+	ValueFrom *RolloutHeaderSource `json:"valueFrom,omitempty"`
+}
+
+// RolloutHeaderSource is where the value of a header is.
+type RolloutHeaderSource struct {
+	// File holds the whole value on one line, as "Bearer …". Its name is relative to the Rollout's file. It is read anew for each
+	// measurement, so that it may be renewed.
+	File string `json:"file"`
 }
 
 // RolloutMetricArg is one value for {{args.NAME}}.
@@ -556,6 +566,29 @@ func (a *RolloutAnalysis) validate(interval time.Duration, path *field.Path) fie
 	return errs
 }
 
+// NamesFile is the first field that has a file read, below the analysis; "" when none has.
+func (a *RolloutAnalysis) NamesFile() string {
+	if len(a.Templates) > 0 {
+		return "templates"
+	}
+	for i, m := range a.Metrics {
+		var headers []RolloutHeader
+		at := field.NewPath("metrics").Index(i).Child("provider")
+		switch p := m.Provider; {
+		case p.Prometheus != nil:
+			headers, at = p.Prometheus.Headers, at.Child("prometheus")
+		case p.Web != nil:
+			headers, at = p.Web.Headers, at.Child("web")
+		}
+		for j, h := range headers {
+			if h.ValueFrom != nil {
+				return at.Child("headers").Index(j).Child("valueFrom").String()
+			}
+		}
+	}
+	return ""
+}
+
 func (a *RolloutAnalysis) off() bool {
 	for _, s := range []Switch{a.ControlPlane.Mode, a.DNS.Mode, a.Workload.Mode, a.Probes.Mode} {
 		if s != Disabled {
@@ -677,7 +710,16 @@ func (p *RolloutMetricProvider) validate(path *field.Path) field.ErrorList {
 func validateHeaders(headers []RolloutHeader, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for i, h := range headers {
-		errs = append(errs, required(h.Key, path.Index(i).Child("key"), "a header's name")...)
+		p := path.Index(i)
+		errs = append(errs, required(h.Key, p.Child("key"), "a header's name")...)
+		switch {
+		case h.ValueFrom == nil:
+			errs = append(errs, required(h.Value, p.Child("value"), "value or valueFrom")...)
+		case h.Value != "":
+			errs = append(errs, field.Forbidden(p.Child("value"), "does not go with valueFrom"))
+		default:
+			errs = append(errs, required(h.ValueFrom.File, p.Child("valueFrom", "file"), "where the value is")...)
+		}
 	}
 	return errs
 }

@@ -114,3 +114,22 @@ func TestRolloutAnalysisRefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestRolloutHeaders(t *testing.T) {
+	file := func(name string) *RolloutHeaderSource { return &RolloutHeaderSource{File: name} }
+	for name, test := range map[string]struct {
+		header RolloutHeader
+		want   string
+	}{
+		"a value": {RolloutHeader{Key: "k", Value: "v"}, ""},
+		"a file":  {RolloutHeader{Key: "k", ValueFrom: file("f")}, ""},
+		"both":    {RolloutHeader{Key: "k", Value: "v", ValueFrom: file("f")}, "headers[0].value"},
+		"neither": {RolloutHeader{Key: "k"}, "headers[0].value"},
+		"no name": {RolloutHeader{Value: "v"}, "headers[0].key"},
+		"no file": {RolloutHeader{Key: "k", ValueFrom: file("")}, "headers[0].valueFrom.file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wantErrors(t, validateHeaders([]RolloutHeader{test.header}, field.NewPath("headers")), test.want)
+		})
+	}
+}

@@ -5,11 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,6 +153,46 @@ func TestRolloutKilledAtAnyInstant(t *testing.T) {
 	}
 }
 
+// private holds the state folder against its modes, and against secrets: one of the Rollout is in the journal alone, with the rest of
+// it, and one of a file nowhere.
+func (r *rolloutRig) private(inRollout, inFile string) {
+	r.t.Helper()
+	var names []string
+	err := filepath.WalkDir(filepath.Join(r.dir, "state"), func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // written at this moment, under another name
+		}
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			r.t.Errorf("%s has the mode %v", path, info.Mode())
+		}
+		if e.IsDir() {
+			return nil
+		}
+		names = append(names, e.Name())
+		data, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if strings.Contains(string(data), inFile) || strings.Contains(string(data), inRollout) != (e.Name() == "rollouts.db") {
+			r.t.Errorf("%s has a secret, or the journal lacks it", path)
+		}
+		return nil
+	})
+	if err != nil || len(names) < 3 {
+		r.t.Errorf("in the state folder are %v, %v", names, err)
+	}
+}
+
 // TestRolloutKilledKeepsTheTimeBefore kills the process with the change on some nodes. The next one compares with what was before
 // the change, from the file; one whose file was lost cannot.
 func TestRolloutKilledKeepsTheTimeBefore(t *testing.T) {
@@ -161,8 +206,20 @@ func TestRolloutKilledKeepsTheTimeBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A metric's secrets, in the Rollout and in a file beside it, are its server's to know and nobody else's.
+	const inRollout, inFile = "s3cret-of-the-rollout", "s3cret-of-the-file"
+	var told atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.Header.Get("X-Key") == inRollout && q.Header.Get("Authorization") == inFile {
+			told.Add(1)
+		}
+		http.Error(w, "no", http.StatusForbidden)
+	}))
+	defer server.Close()
+	token := r.write("token", inFile+"\n")
+	metric := fmt.Sprintf(`{name: secret, dryRun: true, successCondition: "true", provider: {web: {url: "%s/?token=%s", headers: [{key: X-Key, value: %[2]s}, {key: Authorization, valueFrom: {file: %[3]s}}]}}}`, server.URL, inRollout, token)
 	r.write("kept.yaml", strings.Replace(string(data), "controlPlane: {mode: Disabled}",
-		"controlPlane: {growth: 100, maxReadLatency: 5m, maxListLatency: 5m, maxWriteLatency: 5m, maxEtcdLatency: 5m, maxRejectedRatio: 1, maxCPU: 1, maxMemory: 1, maxInFlight: 1}", 1))
+		"metrics: ["+metric+"]\n  controlPlane: {growth: 100, maxReadLatency: 5m, maxListLatency: 5m, maxWriteLatency: 5m, maxEtcdLatency: 5m, maxRejectedRatio: 1, maxCPU: 1, maxMemory: 1, maxInFlight: 1}", 1))
 	state := filepath.Join(r.dir, "state")
 	var view engine.View
 	// large is what was looked at on the large cluster since a time, once it has the change.
@@ -211,6 +268,14 @@ func TestRolloutKilledKeepsTheTimeBefore(t *testing.T) {
 	began := time.Now()
 	child, ended := r.spawnRollout("-f", file)
 	comparing(began, true)
+	if look := large(began); !slices.ContainsFunc(look.Findings, func(f verdict.Finding) bool { return f.Check == "controlPlane.etcdLeader" && f.Verdict == verdict.Pass }) {
+		t.Errorf("nothing is said of etcd's leader: %+v", look.Findings)
+	}
+	shown := r.run(cli.ExitOK, "status", "kept", "-o", "json") + r.run(cli.ExitOK, "status", "kept") + r.run(cli.ExitOK, "history")
+	if !strings.Contains(shown, "query.secret") || strings.Contains(shown, "s3cret-") || told.Load() == 0 {
+		t.Errorf("the metric was asked with its headers %d times, and this is shown:\n%s", told.Load(), shown)
+	}
+	r.private(inRollout, inFile)
 	r.run(cli.ExitOK, "pause", "kept") // what is held still is looked at
 	killed := func() time.Time {
 		if err := child.Process.Kill(); err != nil {

@@ -66,13 +66,15 @@ func newRolloutRig(t *testing.T, small, large int) *rolloutRig {
 	r := &rolloutRig{t: t, dir: t.TempDir(), labs: map[string]*lab.Lab{}, clients: map[string]*kubernetes.Clientset{}, sizes: map[string]int{"small": small, "large": large}}
 	fleet := "apiVersion: seakeep.dev/v1alpha1\nkind: Fleet\nname: labs\nclusters:\n"
 	for name, nodes := range r.sizes {
-		l := lab.Start(t, lab.Options{Nodes: nodes, Dir: filepath.Join(r.dir, "lab-"+name)})
+		var etcd []string
+		l := lab.Start(t, lab.Options{Nodes: nodes, Dir: filepath.Join(r.dir, "lab-"+name), EtcdServers: func(_ int, members []string) []string { etcd = members; return members }})
 		r.labs[name], r.clients[name] = l, rollouttest.Client(t, l)
 		file := filepath.Join(r.dir, name+".kubeconfig")
 		if err := l.WriteKubeconfig(file, lab.Masters, "", ""); err != nil {
 			t.Fatal(err)
 		}
-		fleet += fmt.Sprintf("- {name: %s, labels: {size: %s}, kubeconfig: %s}\n", name, name, file)
+		fleet += fmt.Sprintf("- {name: %[1]s, labels: {size: %[1]s}, kubeconfig: %[2]s, etcd: {endpoints: [%[3]s], certFile: %[4]s/apiserver-etcd.crt, keyFile: %[4]s/apiserver-etcd.key, caFile: %[4]s/etcd-ca.crt}}\n",
+			name, file, strings.Join(etcd, ", "), l.PKI().Dir)
 	}
 	r.write("fleet.yaml", fleet)
 	return r

@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -45,6 +46,9 @@ func (c *cluster) judgeAsked(a v1alpha1.RolloutAnalysis, controls []*cluster, no
 			if i == 0 || rank(f.Verdict) > rank(worst.Verdict) {
 				worst = f
 			}
+		}
+		if known := last.asked[keys[0]].Known; known > 0 {
+			worst.Reason += fmt.Sprintf("; %d of %d were asked", len(keys), known)
 		}
 		findings = append(findings, worst)
 	}

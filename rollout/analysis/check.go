@@ -49,7 +49,7 @@ func fill(text string, args map[string]string) (string, []string) {
 }
 
 // Check reads templates, fills arguments in, and compiles every condition and query, so that what cannot work is refused with
-// its field before anything moves. read reads a template's file.
+// its field before anything moves. read reads a template's file, and those of headers: now, and at each measurement.
 func Check(a v1alpha1.RolloutAnalysis, interval time.Duration, path *field.Path, read func(name string) ([]byte, error)) ([]Metric, field.ErrorList) {
 	args := map[string]string{}
 	for _, arg := range a.Args {
@@ -59,7 +59,7 @@ func Check(a v1alpha1.RolloutAnalysis, interval time.Duration, path *field.Path,
 	var all []Metric
 	names := sets.New[string]()
 	add := func(m v1alpha1.RolloutMetric, p *field.Path) {
-		compiled, problems := compile(m, args, p)
+		compiled, problems := compile(m, args, p, read)
 		errs = append(errs, problems...)
 		if names.Has(m.Name) {
 			errs = append(errs, field.Duplicate(p.Child("name"), m.Name))
@@ -93,7 +93,7 @@ func Check(a v1alpha1.RolloutAnalysis, interval time.Duration, path *field.Path,
 }
 
 // compile checks one metric; its arguments are filled in first, so that what is checked is what will be asked.
-func compile(m v1alpha1.RolloutMetric, args map[string]string, path *field.Path) (Metric, field.ErrorList) {
+func compile(m v1alpha1.RolloutMetric, args map[string]string, path *field.Path, read func(name string) ([]byte, error)) (Metric, field.ErrorList) {
 	var errs field.ErrorList
 	put := func(text *string, p *field.Path) {
 		filled, missing := fill(*text, args)
@@ -114,7 +114,19 @@ func compile(m v1alpha1.RolloutMetric, args map[string]string, path *field.Path)
 		}
 		return c
 	}
-	out := Metric{Spec: m}
+	out := Metric{Spec: m, read: read}
+	putHeaders := func(headers []v1alpha1.RolloutHeader, p *field.Path) {
+		for i := range headers {
+			filled, missing := fill(headers[i].Value, args)
+			for _, name := range missing { // without the value, which is a secret more often than not
+				errs = append(errs, field.Invalid(p.Index(i).Child("value"), field.OmitValueType{}, "nobody gives args."+name+": set it in analysis.args"))
+			}
+			headers[i].Value = filled
+		}
+		if _, err := out.withValues(headers); err != nil {
+			errs = append(errs, field.Invalid(p, field.OmitValueType{}, err.Error()))
+		}
+	}
 	out.conditions.Success = condition(&out.Spec.SuccessCondition, path.Child("successCondition"))
 	out.conditions.Failure = condition(&out.Spec.FailureCondition, path.Child("failureCondition"))
 	if p := m.Provider.Prometheus; p != nil {
@@ -124,9 +136,7 @@ func compile(m v1alpha1.RolloutMetric, args map[string]string, path *field.Path)
 		at := path.Child("provider", "prometheus")
 		put(&filled.Address, at.Child("address"))
 		put(&filled.Query, at.Child("query"))
-		for i := range filled.Headers {
-			put(&filled.Headers[i].Value, at.Child("headers").Index(i).Child("value"))
-		}
+		putHeaders(filled.Headers, at.Child("headers"))
 		if err := checkQuery(builtin(filled.Query, "x"), m.Compare != nil); err != nil {
 			errs = append(errs, field.Invalid(at.Child("query"), filled.Query, err.Error()))
 		}
@@ -139,9 +149,7 @@ func compile(m v1alpha1.RolloutMetric, args map[string]string, path *field.Path)
 		put(&filled.URL, at.Child("url"))
 		put(&filled.Body, at.Child("body"))
 		put(&filled.JSONPath, at.Child("jsonPath"))
-		for i := range filled.Headers {
-			put(&filled.Headers[i].Value, at.Child("headers").Index(i).Child("value"))
-		}
+		putHeaders(filled.Headers, at.Child("headers"))
 		if filled.JSONPath != "" {
 			out.path = jsonpath.New("metric")
 			if err := out.path.Parse(filled.JSONPath); err != nil {

@@ -171,7 +171,7 @@ func FuzzParseTemplates(f *testing.F) {
 			if errs := m.Validate(field.NewPath("m")); len(errs) > 0 {
 				t.Errorf("a metric is taken that is not valid: %v", errs.ToAggregate())
 			}
-			_, _ = compile(m, nil, field.NewPath("m").Index(i))
+			_, _ = compile(m, nil, field.NewPath("m").Index(i), func(string) ([]byte, error) { return nil, os.ErrNotExist })
 		}
 	})
 }

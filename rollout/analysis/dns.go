@@ -19,12 +19,13 @@ import (
 	"github.com/seakeep/seakeep/rollout/verdict"
 )
 
-// maxDNSServers bounds how many servers of a cluster are asked at one look.
+// maxDNSServers bounds how many servers of a cluster are asked at one look, where they are found and not named: the first by address. A
+// finding says how many there are.
 const maxDNSServers = 16
 
 // askDNS asks each DNS server by itself: behind the Service's address one answers for those that do not.
 func (c *cluster) askDNS(ctx context.Context, d v1alpha1.RolloutDNS, now func() time.Time) part {
-	servers, err := c.dnsServers(ctx, d)
+	servers, known, err := c.dnsServers(ctx, d)
 	if err != nil {
 		return part{troubles: []string{err.Error()}}
 	}
@@ -34,6 +35,9 @@ func (c *cluster) askDNS(ctx context.Context, d v1alpha1.RolloutDNS, now func() 
 	for _, server := range servers {
 		all.Go(func() {
 			asked := verdict.Asked{Check: checkDNS, Whom: "DNS server " + server}
+			if known > len(servers) {
+				asked.Known = known
+			}
 			for i := range d.Questions {
 				took, err := askOne(ctx, server, d.Names[i%len(d.Names)], d.Timeout.Duration)
 				asked.Asked++
@@ -54,19 +58,18 @@ func (c *cluster) askDNS(ctx context.Context, d v1alpha1.RolloutDNS, now func() 
 	return p
 }
 
-// dnsServers are those told, else the endpoints of kube-system/kube-dns that listen.
-func (c *cluster) dnsServers(ctx context.Context, d v1alpha1.RolloutDNS) ([]string, error) {
+// dnsServers are those told, else the endpoints of kube-system/kube-dns that listen, the first of them, and how many there are.
+func (c *cluster) dnsServers(ctx context.Context, d v1alpha1.RolloutDNS) (servers []string, known int, err error) {
 	if len(c.DNS) > 0 {
-		return c.DNS, nil
+		return c.DNS, len(c.DNS), nil
 	}
 	if len(d.Servers) > 0 {
-		return d.Servers, nil
+		return d.Servers, len(d.Servers), nil
 	}
 	found, err := c.client.DiscoveryV1().EndpointSlices("kube-system").List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kube-dns", ResourceVersion: "0"})
 	if err != nil {
-		return nil, fmt.Errorf("finding the DNS servers of %s: %w", c.Name, err)
+		return nil, 0, fmt.Errorf("finding the DNS servers of %s: %w", c.Name, err)
 	}
-	var servers []string
 	for _, slice := range found.Items {
 		for _, port := range slice.Ports {
 			if port.Port == nil || port.Protocol == nil || *port.Protocol != "UDP" {
@@ -83,9 +86,9 @@ func (c *cluster) dnsServers(ctx context.Context, d v1alpha1.RolloutDNS) ([]stri
 	slices.Sort(servers)
 	servers = slices.Compact(servers)
 	if len(servers) == 0 {
-		return nil, fmt.Errorf("no DNS server of %s is known: the Service kube-system/kube-dns has no ready endpoint; name them in analysis.dns.servers, or disable analysis.dns", c.Name)
+		return nil, 0, fmt.Errorf("no DNS server of %s is known: the Service kube-system/kube-dns has no ready endpoint; name them in analysis.dns.servers, or disable analysis.dns", c.Name)
 	}
-	return servers[:min(len(servers), maxDNSServers)], nil
+	return servers[:min(len(servers), maxDNSServers)], len(servers), nil
 }
 
 // askOne sends one question and checks the answer. A name with a star becomes one that was never asked for before: its answer

@@ -1,17 +1,25 @@
 package analysis
 
 import (
+	"encoding/json"
+	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/internal/testkit"
+	"github.com/seakeep/seakeep/rollout/verdict"
 )
 
 // dnsServer answers on loopback, UDP and TCP, and remembers the names.
@@ -99,5 +107,39 @@ func TestAskDNS(t *testing.T) {
 				t.Errorf("%d unique names were asked for, want 2", len(seen))
 			}
 		})
+	}
+}
+
+// With many servers not all are asked, and the finding says so.
+func TestSomeDNSServersAreAsked(t *testing.T) {
+	var slice discoveryv1.EndpointSlice
+	slice.Ports = []discoveryv1.EndpointPort{{Port: new(int32(1)), Protocol: new(corev1.ProtocolUDP)}}
+	for i := range 40 {
+		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("127.0.0.%d", i+1)}})
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(discoveryv1.EndpointSliceList{TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSliceList"}, Items: []discoveryv1.EndpointSlice{slice}})
+	}))
+	defer server.Close()
+	var a v1alpha1.RolloutAnalysis
+	a.ControlPlane.Mode, a.Probes.Mode, a.DNS.Questions, a.DNS.Timeout = v1alpha1.Disabled, v1alpha1.Disabled, 1, &metav1.Duration{Duration: 10 * time.Millisecond}
+	a.SetDefaults(time.Second)
+	finding := func(of Cluster) verdict.Finding {
+		t.Helper()
+		of.Name, of.Config = "c", &rest.Config{Host: server.URL}
+		analyst, err := New(Options{Analysis: a, Interval: time.Second, Clusters: []Cluster{of}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		analyst.Measure(t.Context())
+		found := analyst.clusters["c"].judgeAsked(a, nil, analyst.now())
+		return found[0]
+	}
+	if f := finding(Cluster{}); f.Check != checkDNS || !strings.HasSuffix(f.Reason, "; 16 of 40 were asked") {
+		t.Errorf("found: %+v", f)
+	}
+	if f := finding(Cluster{DNS: []string{"127.0.0.1:1"}}); strings.Contains(f.Reason, "were asked") {
+		t.Errorf("of those that are named: %+v", f)
 	}
 }

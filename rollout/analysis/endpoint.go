@@ -38,7 +38,10 @@ func get(ctx context.Context, client *http.Client, url string, most int64) ([]by
 	if err != nil {
 		return nil, err
 	}
-	response, err := client.Do(request)
+	// A client of Kubernetes puts its credentials on every request that it sends, on one that was redirected too.
+	here := *client
+	here.CheckRedirect = sameHost
+	response, err := here.Do(request)
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +99,26 @@ func ServersOf(config *rest.Config, addresses ...string) ([]Endpoint, error) {
 			return nil, fmt.Errorf("making a client for the API server %s: %w", address, err)
 		}
 		endpoints = append(endpoints, Endpoint{Name: address, URL: own.Host, Client: client})
+	}
+	return endpoints, nil
+}
+
+// EtcdOf are members of etcd at these URLs, asked with the credentials of config. Files that it names are read now.
+func EtcdOf(config *rest.Config, urls ...string) ([]Endpoint, error) {
+	config = rest.CopyConfig(config)
+	// A client of files would watch them for the life of the process.
+	if err := rest.LoadTLSFiles(config); err != nil {
+		return nil, fmt.Errorf("reading the keys for etcd: %w", err)
+	}
+	endpoints := make([]Endpoint, 0, len(urls))
+	for _, url := range urls {
+		own := rest.CopyConfig(config)
+		own.Host = url
+		client, err := rest.HTTPClientFor(own)
+		if err != nil {
+			return nil, fmt.Errorf("making a client for etcd's member %s: %w", url, err)
+		}
+		endpoints = append(endpoints, Endpoint{Name: "etcd " + url, URL: url, Client: client})
 	}
 	return endpoints, nil
 }

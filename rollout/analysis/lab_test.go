@@ -49,20 +49,22 @@ type rig struct {
 	t      *testing.T
 	lab    *lab.Lab
 	client *kubernetes.Clientset
+	etcd   []string // its members' URLs
 	set    *appsv1.DaemonSet
 	update *corev1.Pod
 }
 
 func start(t *testing.T) *rig {
 	t.Helper()
-	l := lab.Start(t, lab.Options{Nodes: 5, Pods: 20, Dir: t.TempDir()})
+	var etcd []string
+	l := lab.Start(t, lab.Options{Nodes: 5, Pods: 20, Dir: t.TempDir(), EtcdServers: func(_ int, members []string) []string { etcd = members; return members }})
 	config := l.RESTConfig(lab.Masters)
 	config.QPS = -1
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, lab: l, client: client}
+	r := &rig{t: t, lab: l, client: client, etcd: etcd}
 	labels := map[string]string{"app": "agent"}
 	r.set, err = client.AppsV1().DaemonSets("default").Create(t.Context(), &appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "agent"},
@@ -114,7 +116,12 @@ func (r *rig) cluster() Cluster {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return Cluster{Name: "lab", Config: config, Servers: servers, Workload: Labelled{
+	key := func(name string) string { return filepath.Join(r.lab.PKI().Dir, name) }
+	etcd, err := EtcdOf(&rest.Config{TLSClientConfig: rest.TLSClientConfig{CertFile: key("apiserver-etcd.crt"), KeyFile: key("apiserver-etcd.key"), CAFile: key("etcd-ca.crt")}}, r.etcd...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return Cluster{Name: "lab", Config: config, Servers: servers, Etcd: etcd, Workload: Labelled{
 		Client: r.client, Namespace: "default", Selector: "app=agent", Label: appsv1.ControllerRevisionHashLabelKey,
 	}}
 }
@@ -245,7 +252,7 @@ func TestLookOnALab(t *testing.T) {
 			t.Errorf("the first look is %s, %v", first.Verdict, err)
 		}
 		look, _ := r.looks(analyst, exposed, verdict.Pass, 20*time.Second)
-		for _, check := range []string{verdict.CheckReady, checkCPU, checkRejected, checkEtcdLatency, checkInFlight, checkDNS, "probes.connect", "probes.list", "probes.createPod", "workload.ready", "workload.nodes", "workload.neighbours"} {
+		for _, check := range []string{verdict.CheckReady, checkCPU, checkRejected, checkEtcdLatency, checkEtcdLeader, checkInFlight, checkDNS, "probes.connect", "probes.list", "probes.createPod", "workload.ready", "workload.nodes", "workload.neighbours"} {
 			if !slices.ContainsFunc(look.Findings, func(f verdict.Finding) bool { return f.Check == check && f.Verdict == verdict.Pass }) {
 				t.Errorf("nothing was found about %s", check)
 			}

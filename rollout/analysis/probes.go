@@ -3,8 +3,6 @@ package analysis
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -82,20 +80,8 @@ func (c *cluster) probe(ctx context.Context, p v1alpha1.RolloutProbes, now func(
 
 // connect opens a connection, is authenticated and authorized, and reads one object.
 func (c *cluster) connect(ctx context.Context, p v1alpha1.RolloutProbes) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.Config.Host, "/")+"/api/v1/namespaces/"+p.Namespace, nil)
-	if err != nil {
-		return err
-	}
-	response, err := c.anew.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 1<<20))
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("it answers %s", response.Status)
-	}
-	return nil
+	_, err := get(ctx, c.anew, strings.TrimSuffix(c.Config.Host, "/")+"/api/v1/namespaces/"+p.Namespace, 1<<20)
+	return err
 }
 
 // list leaves the resource version unset, so that the API server must ask etcd how new its cache is, or read from it.

@@ -3,11 +3,9 @@ package analysis
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -28,6 +26,8 @@ type Metric struct {
 	Spec       v1alpha1.RolloutMetric
 	conditions verdict.Conditions
 	path       *jsonpath.JSONPath
+	// read reads the file of a header.
+	read func(name string) ([]byte, error)
 }
 
 // measured are the measurements of one metric on one cluster in the step.
@@ -111,7 +111,7 @@ func (a *Analyst) takeOne(ctx context.Context, c *cluster, e engine.Exposure, m 
 		defer c.mu.Unlock()
 		state.trouble = ""
 		if err != nil {
-			state.trouble = err.Error()
+			state.trouble = verdict.OneLine(err.Error())
 			return
 		}
 		period := int(now.Sub(e.Since) / max(m.Spec.Interval.Duration, time.Second))
@@ -204,84 +204,70 @@ func (m Metric) vector(ctx context.Context, cluster string, now time.Time) (mode
 
 func (m Metric) query(ctx context.Context, cluster string, now time.Time) (model.Value, error) {
 	p := m.Spec.Provider.Prometheus
-	client, err := api.NewClient(api.Config{Address: p.Address, RoundTripper: transport(p.Insecure, p.Headers)})
+	headers, err := m.withValues(p.Headers)
 	if err != nil {
 		return nil, err
+	}
+	client, err := api.NewClient(api.Config{Address: p.Address, Client: asker(p.Insecure, headers)})
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", place(p.Address), bare(err))
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.Timeout)*time.Second)
 	defer cancel()
 	value, warnings, _, err := promv1.NewAPI(client).Query(ctx, builtin(p.Query, cluster), now)
 	if err != nil {
-		return nil, fmt.Errorf("asking %s: %w", p.Address, err)
+		return nil, fmt.Errorf("asking %s: %w", place(p.Address), bare(err))
+	}
+	if value == nil { // JSON, and not of Prometheus
+		return nil, fmt.Errorf("asking %s: the answer has no result", place(p.Address))
 	}
 	// A partial answer is announced as a warning by those that federate (Thanos), and would look like less harm.
 	for _, w := range warnings {
-		return nil, fmt.Errorf("asking %s: the answer may be incomplete: %s", p.Address, w)
+		return nil, fmt.Errorf("asking %s: the answer may be incomplete: %s", place(p.Address), w)
 	}
 	return value, nil
 }
-
-// headed sends headers along.
-type headed struct {
-	next    http.RoundTripper
-	headers []v1alpha1.RolloutHeader
-}
-
-func (h headed) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	for _, one := range h.headers {
-		r.Header.Set(one.Key, one.Value)
-	}
-	return h.next.RoundTrip(r)
-}
-
-// transports are shared by all metrics, so that their connections are.
-var (
-	verified   = &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: 10 * time.Second}
-	unverified = &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: 10 * time.Second, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-)
-
-func transport(insecure bool, headers []v1alpha1.RolloutHeader) http.RoundTripper {
-	next := verified
-	if insecure {
-		next = unverified
-	}
-	return headed{next, headers}
-}
-
-// maxWebAnswer bounds the answer of a web metric.
-const maxWebAnswer = 8 << 20
 
 // web asks a URL, as Argo's provider of that name does: any 2xx is an answer, which must be JSON.
 func (m Metric) web(ctx context.Context, cluster string) (any, error) {
 	w := m.Spec.Provider.Web
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(w.TimeoutSeconds)*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, w.Method, builtin(w.URL, cluster), bytes.NewReader([]byte(builtin(w.Body, cluster))))
+	headers, err := m.withValues(w.Headers)
 	if err != nil {
 		return nil, err
 	}
-	response, err := (&http.Client{Transport: transport(w.Insecure, w.Headers)}).Do(request)
+	at := builtin(w.URL, cluster)
+	request, err := http.NewRequestWithContext(ctx, w.Method, at, bytes.NewReader([]byte(builtin(w.Body, cluster))))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("asking %s: %w", place(at), bare(err))
+	}
+	response, err := asker(w.Insecure, headers).Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", place(at), bare(err))
 	}
 	defer response.Body.Close()
 	if response.StatusCode < 200 || response.StatusCode > 299 {
-		return nil, fmt.Errorf("it answers %s", response.Status)
+		return nil, fmt.Errorf("%s answers %s", place(at), response.Status)
 	}
 	var value any
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxWebAnswer)).Decode(&value); err != nil {
-		return nil, fmt.Errorf("the answer is not JSON: %w", err)
+	if err := json.NewDecoder(response.Body).Decode(&value); err != nil {
+		return nil, fmt.Errorf("the answer of %s cannot be read as JSON: %w", place(at), err)
 	}
+	return m.pick(value)
+}
+
+// pick takes what the metric's JSONPath names out of an answer.
+func (m Metric) pick(value any) (any, error) {
 	if m.path == nil {
 		return value, nil
 	}
 	found, err := m.path.FindResults(value)
 	if err != nil {
-		return nil, fmt.Errorf("finding %s in the answer: %w", w.JSONPath, err)
+		return nil, fmt.Errorf("finding %s in the answer: %w", m.Spec.Provider.Web.JSONPath, err)
 	}
 	if len(found) == 0 || len(found[0]) == 0 {
-		return nil, errors.New("there is no " + w.JSONPath + " in the answer")
+		return nil, errors.New("there is no " + m.Spec.Provider.Web.JSONPath + " in the answer")
 	}
 	if len(found) == 1 && len(found[0]) == 1 {
 		return found[0][0].Interface(), nil

@@ -285,7 +285,7 @@ func (m templateMetric) convert(args map[string]string, interval time.Duration, 
 func filledHeaders(headers []v1alpha1.RolloutHeader, text func(string) string) []v1alpha1.RolloutHeader {
 	filled := make([]v1alpha1.RolloutHeader, len(headers))
 	for i, h := range headers {
-		filled[i] = v1alpha1.RolloutHeader{Key: h.Key, Value: text(h.Value)}
+		filled[i] = v1alpha1.RolloutHeader{Key: h.Key, Value: text(h.Value), ValueFrom: h.ValueFrom}
 	}
 	return filled
 }

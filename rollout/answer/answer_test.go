@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,4 +128,47 @@ func TestAnswersOfStages(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever is asked, the answer is one of those that are documented, a Pass only of what passes, and nothing changes.
+func FuzzQuestion(f *testing.F) {
+	now := time.Date(2026, 11, 26, 21, 0, 0, 0, time.UTC)
+	look := verdict.Of(now, verdict.Finding{Check: "c", Verdict: verdict.Pass, Reason: "because"})
+	bad := verdict.Of(now, verdict.Finding{Check: "c", Verdict: verdict.Fail, Reason: "because"})
+	view := engine.View{ID: "run-1", Phase: journal.Running, Stages: []engine.StageView{
+		{Name: "p", Legs: []engine.LegView{{Cluster: "a", Phase: journal.Completed, ClusterView: engine.ClusterView{ExposedNodes: 1, Look: &look}}}},
+		{Name: "q", Legs: []engine.LegView{{Cluster: "b", Phase: journal.Baking, ClusterView: engine.ClusterView{Look: &bad}}}},
+	}}
+	handler := Handler(func() engine.View { return view }, time.Minute, func() time.Time { return now })
+	f.Add("GET", "/v1/verdict", "cluster=a", "")
+	f.Add("GET", "/v1/verdict", "stage=q&task=before", "")
+	f.Add("POST", "/v1/confirm", "stage=q", `{"name":"web","namespace":"prod","phase":"Progressing","checksum":"1","metadata":{}}`)
+	f.Add("POST", "/v1/confirm", "cluster=a&cluster=b&stage=%zz;", "")
+	f.Add("GET", "/v1/run", "", "")
+	f.Add("DELETE", "/v1/../v1/run", "", "")
+	f.Fuzz(func(t *testing.T, method, path, query, body string) {
+		target := &url.URL{Path: path, RawQuery: query}
+		r, err := http.NewRequest(method, "http://localhost"+target.String(), strings.NewReader(body))
+		if err != nil || r.URL.Host != "localhost" {
+			return
+		}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if strings.HasPrefix(r.URL.Path, "/v1/") && w.Header().Get("Content-Type") == "application/json" && r.URL.Path != "/v1/run" {
+			var a Answer
+			if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+				t.Fatalf("%d: %s: %v", w.Code, w.Body, err)
+			}
+			about, err := askedBy(r.URL.Query())
+			pass := err == nil && (about == Asked{} || about.Cluster == "a" || about.Stage == "p" && about.Task != Before || about.Stage == "q" && about.Task == Before)
+			if a.OK != (a.Verdict == verdict.Pass) || a.OK != pass {
+				t.Errorf("%+v is answered %d %+v", about, w.Code, a)
+			}
+		}
+		switch w.Code {
+		case http.StatusOK, http.StatusBadRequest, http.StatusNotFound, http.StatusConflict, http.StatusTooEarly, http.StatusMethodNotAllowed, http.StatusMovedPermanently, http.StatusTemporaryRedirect:
+		default:
+			t.Errorf("%s %s is answered %d", method, target, w.Code)
+		}
+	})
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/journal"
+	"github.com/seakeep/seakeep/rollout/verdict"
 )
 
 // Kind is what is watched.
@@ -247,8 +248,8 @@ func read(u *unstructured.Unstructured) (*v1alpha1.Rollout, error) {
 		return nil, err
 	}
 	r := docs[0].Object.(*v1alpha1.Rollout)
-	if len(r.Analysis.Templates) > 0 {
-		return nil, fmt.Errorf("analysis.templates: an object may not have files of the controller read; write their metrics into analysis.metrics")
+	if field := r.Analysis.NamesFile(); field != "" {
+		return nil, fmt.Errorf("analysis.%s: an object may not have files of the controller read; write what is in them into analysis.metrics", field)
 	}
 	return r, nil
 }
@@ -336,7 +337,7 @@ func (s *scope) event(about *unstructured.Unstructured, kind, reason, cluster, m
 	if cluster != "" {
 		message = cluster + ": " + message
 	}
-	s.events.Eventf(about, nil, kind, reason, "Rollout", "%s", clip(message, maxNote))
+	s.events.Eventf(about, nil, kind, reason, "Rollout", "%s", verdict.Clip(message, maxNote))
 }
 
 // condition sets a condition, and tells of a new reason.

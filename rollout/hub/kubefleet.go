@@ -184,9 +184,15 @@ func (r *reconciler) served(kind string, is bool) {
 	}
 }
 
-// answer approves a request if the run says Pass for its stage. It returns why one that is open was left so; ours is true for one
-// that is approved, by us or by somebody else.
-func (s *scope) answer(ctx context.Context, request *unstructured.Unstructured, run updateRun, view engine.View) (left string, ours bool, err error) {
+// request is what an open request asks, and the conditions that it has.
+type request struct {
+	about      answer.Asked
+	conditions []metav1.Condition
+}
+
+// requestOf reads a request of an update run. It returns nil for one that is not to be answered: left says why, if somebody should
+// know, and ours is true for one that is approved, by us or by somebody else.
+func requestOf(u *unstructured.Unstructured, run updateRun) (open *request, left string, ours bool, err error) {
 	var r struct {
 		Spec struct {
 			ParentStageRollout string `json:"parentStageRollout"`
@@ -196,44 +202,53 @@ func (s *scope) answer(ctx context.Context, request *unstructured.Unstructured, 
 			Conditions []metav1.Condition `json:"conditions"`
 		} `json:"status"`
 	}
-	fields := map[string]any{"spec": request.Object["spec"], "status": request.Object["status"]}
+	fields := map[string]any{"spec": u.Object["spec"], "status": u.Object["status"]}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &r); err != nil {
-		return "", false, fmt.Errorf("reading it: %w", err)
+		return nil, "", false, fmt.Errorf("reading it: %w", err)
 	}
 	conditions := r.Status.Conditions
 	said := meta.FindStatusCondition(conditions, approved)
 	switch {
-	case r.Spec.ParentStageRollout != run.name, request.GetDeletionTimestamp() != nil:
-		return "", false, nil
+	case r.Spec.ParentStageRollout != run.name, u.GetDeletionTimestamp() != nil:
+		return nil, "", false, nil
 	case meta.IsStatusConditionTrue(conditions, accepted):
-		return "", true, nil
+		return nil, "", true, nil
 	case said != nil && said.Status == metav1.ConditionFalse:
-		return "somebody refused it: " + said.Message, false, nil
+		return nil, "somebody refused it: " + said.Message, false, nil
 	// KubeFleet reads an approval of another generation as none.
-	case said != nil && said.Status == metav1.ConditionTrue && said.ObservedGeneration == request.GetGeneration():
-		return "", true, nil
+	case said != nil && said.Status == metav1.ConditionTrue && said.ObservedGeneration == u.GetGeneration():
+		return nil, "", true, nil
 	}
-	task, known := map[string]string{"": answer.After, "afterStage": answer.After, "beforeStage": answer.Before}[request.GetLabels()[labelTask]]
+	task, known := map[string]string{"": answer.After, "afterStage": answer.After, "beforeStage": answer.Before}[u.GetLabels()[labelTask]]
 	if !known {
-		return fmt.Sprintf("label %s is %q, which is not known", labelTask, request.GetLabels()[labelTask]), false, nil
+		return nil, fmt.Sprintf("label %s is %q, which is not known", labelTask, u.GetLabels()[labelTask]), false, nil
 	}
-	about := answer.Asked{Stage: r.Spec.TargetStage, Task: task}
-	a, _ := answer.Of(view, about, s.newest.Rollout.Analysis.MaxDataAge.Duration, time.Now())
+	return &request{answer.Asked{Stage: r.Spec.TargetStage, Task: task}, conditions}, "", false, nil
+}
+
+// answer approves a request if the run says Pass for its stage. It returns why one that is open was left so; ours is true for one
+// that is approved, by us or by somebody else.
+func (s *scope) answer(ctx context.Context, u *unstructured.Unstructured, run updateRun, view engine.View) (left string, ours bool, err error) {
+	open, left, ours, err := requestOf(u, run)
+	if open == nil {
+		return left, ours, err
+	}
+	a, _ := answer.Of(view, open.about, s.newest.Rollout.Analysis.MaxDataAge.Duration, time.Now())
 	if a.Verdict != verdict.Pass {
 		return fmt.Sprintf("%s: %s", a.Verdict, a.Reason), false, nil
 	}
-	meta.SetStatusCondition(&conditions, metav1.Condition{
-		Type: approved, Status: metav1.ConditionTrue, ObservedGeneration: request.GetGeneration(), Reason: "RolloutPassed",
-		Message: fmt.Sprintf("%s stage %s, rollout %s passes in run %s: %s", task, about.Stage, s.name, a.Run, clip(a.Reason, maxWhy)),
+	meta.SetStatusCondition(&open.conditions, metav1.Condition{
+		Type: approved, Status: metav1.ConditionTrue, ObservedGeneration: u.GetGeneration(), Reason: "RolloutPassed",
+		Message: fmt.Sprintf("%s stage %s, rollout %s passes in run %s: %s", open.about.Task, open.about.Stage, s.name, a.Run, verdict.Clip(a.Reason, maxWhy)),
 	})
-	if err := putConditions(request, conditions); err != nil {
+	if err := putConditions(u, open.conditions); err != nil {
 		return "", false, err
 	}
 	// With the version that was read: one that was accepted, changed or deleted meanwhile is a conflict, and is read again.
-	if err := s.client.Status().Update(ctx, request, client.FieldOwner("seakeep-rollout")); err != nil {
+	if err := s.client.Status().Update(ctx, u, client.FieldOwner("seakeep-rollout")); err != nil {
 		return "", false, fmt.Errorf("approving it: %w", err)
 	}
-	s.event(s.u, journal.Normal, "Approved", "", fmt.Sprintf("%s %s of %s: %s", request.GetKind(), request.GetName(), run, a.Reason))
+	s.event(s.u, journal.Normal, "Approved", "", fmt.Sprintf("%s %s of %s: %s", u.GetKind(), u.GetName(), run, a.Reason))
 	return "", true, nil
 }
 
@@ -249,6 +264,3 @@ func putConditions(request *unstructured.Unstructured, conditions []metav1.Condi
 	}
 	return unstructured.SetNestedSlice(request.Object, raw, "status", "conditions")
 }
-
-// clip cuts a text to so many bytes, between two characters.
-func clip(text string, most int) string { return strings.ToValidUTF8(text[:min(len(text), most)], "") }

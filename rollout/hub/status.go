@@ -45,7 +45,7 @@ func truth(is bool) metav1.ConditionStatus {
 func setCondition(s *hub.RolloutStatus, kind string, is metav1.ConditionStatus, reason, message string, generation int64) (changed bool) {
 	before := meta.FindStatusCondition(s.Conditions, kind)
 	changed = before == nil || before.Reason != reason || before.Status != is
-	meta.SetStatusCondition(&s.Conditions, metav1.Condition{Type: kind, Status: is, Reason: reason, Message: clip(message, maxMessage), ObservedGeneration: generation})
+	meta.SetStatusCondition(&s.Conditions, metav1.Condition{Type: kind, Status: is, Reason: reason, Message: verdict.Clip(message, maxMessage), ObservedGeneration: generation})
 	return changed
 }
 
@@ -84,7 +84,7 @@ func (s *scope) show() {
 
 // Show fills a status from a view, within its bounds.
 func Show(s *hub.RolloutStatus, v engine.View) {
-	s.Run, s.Phase, s.Reason, s.Message, s.Largest = v.ID, string(v.Phase), v.Reason, clip(v.Message, maxMessage), v.Largest
+	s.Run, s.Phase, s.Reason, s.Message, s.Largest = v.ID, string(v.Phase), v.Reason, verdict.Clip(v.Message, maxMessage), v.Largest
 	s.Started, s.Ended = nil, nil
 	if !v.Started.IsZero() {
 		s.Started = &metav1.Time{Time: v.Started.UTC().Truncate(1e9)}
@@ -160,6 +160,6 @@ func clusterStatus(stage string, l engine.LegView) hub.ClusterStatus {
 			c.Why = l.Look.Why()
 		}
 	}
-	c.Why, c.BreakGlass = clip(cmp.Or(l.Failed, l.Skipped, c.Why), maxWhy), clip(l.BreakGlass, maxWhy)
+	c.Why, c.BreakGlass = verdict.Clip(cmp.Or(l.Failed, l.Skipped, c.Why), maxWhy), verdict.Clip(l.BreakGlass, maxWhy)
 	return c
 }

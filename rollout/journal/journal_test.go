@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -201,6 +203,38 @@ func TestDesk(t *testing.T) {
 	must(t, err)
 	if view["a"] != "b" || !cmp.Equal(names, []string{"run-1"}) {
 		t.Errorf("read %v of %v", view, names)
+	}
+}
+
+// The journal has what manifests held before, Secrets too, and an order may end a run: all of it is its owner's alone, whatever the mask.
+func TestNobodyElseReads(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	dir := filepath.Join(t.TempDir(), "state")
+	j, err := Open(dir)
+	must(t, err)
+	defer j.Close()
+	must(t, Give(dir, Order{Run: "run-1", Verb: Pause, By: "a", At: time.Unix(1, 0)}))
+	for range 2 { // anew, and over what is there
+		must(t, WriteView(dir, "run-1", "a"))
+	}
+	files := 0
+	must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		must(t, err)
+		info, err := e.Info()
+		must(t, err)
+		want := fs.FileMode(0o600)
+		if e.IsDir() {
+			want = 0o700
+		} else {
+			files++
+		}
+		if info.Mode().Perm() != want {
+			t.Errorf("%s has the mode %v, want %v", path, info.Mode(), want)
+		}
+		return nil
+	}))
+	if files != 3 {
+		t.Errorf("%d files, want journal, order and view", files)
 	}
 }
 

@@ -16,6 +16,8 @@ type Asked struct {
 	// Wrong is what one of the others got, for people.
 	Wrong string
 	At    time.Time
+	// Known is how many of its like there are, where not all of them are asked; else 0.
+	Known int `json:",omitempty"`
 	// Before is the share answered before the change, Control that of clusters without the change now; NaN when it is not
 	// known.
 	Before, Control float64

@@ -2,7 +2,9 @@ package verdict
 
 import (
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 )
@@ -22,7 +24,7 @@ const (
 type Measurement struct {
 	At    time.Time `json:"at"`
 	Phase Phase     `json:"phase"`
-	// Value is what was measured, or the error, for people.
+	// Value is what was measured, or the error, for people: see OneLine.
 	Value string `json:"value"`
 }
 
@@ -35,20 +37,20 @@ type Conditions struct{ Success, Failure *Condition }
 func (c Conditions) Measure(at time.Time, result any, err error) Measurement {
 	m := Measurement{At: at, Phase: PhaseError}
 	if err != nil {
-		m.Value = err.Error()
+		m.Value = OneLine(err.Error())
 		return m
 	}
-	m.Value = fmt.Sprint(result)
+	m.Value = OneLine(fmt.Sprint(result))
 	succeeds, fails := false, false
 	if c.Success != nil {
 		if succeeds, err = c.Success.Holds(result); err != nil {
-			m.Value = err.Error()
+			m.Value = OneLine(err.Error())
 			return m
 		}
 	}
 	if c.Failure != nil {
 		if fails, err = c.Failure.Holds(result); err != nil {
-			m.Value = err.Error()
+			m.Value = OneLine(err.Error())
 			return m
 		}
 	}
@@ -63,6 +65,28 @@ func (c Conditions) Measure(at time.Time, result any, err error) Measurement {
 		m.Phase = PhaseInconclusive
 	}
 	return m
+}
+
+// maxSaid bounds what is told of an answer from outside, in bytes. What is told goes into the journal, into events, to a terminal, and
+// to whoever may ask; an answer may be megabytes, and none of theirs to read.
+const maxSaid = 200
+
+// OneLine makes of an answer from outside what is told of it: at most 200 bytes, without control characters.
+func OneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, Clip(text, maxSaid))
+}
+
+// Clip cuts a text to at most so many bytes, >= 3, between two characters, and says that it did.
+func Clip(text string, most int) string {
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most-len("…")], "") + "…"
+	}
+	return strings.ToValidUTF8(text, "")
 }
 
 // Judge sums a metric's measurements up with Argo's limits, and differs from Argo where Argo promotes on nothing: measurements
