@@ -35,6 +35,7 @@ import (
 	"github.com/seakeep/seakeep/rollout/bake"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/jail"
+	"github.com/seakeep/seakeep/rollout/journal"
 	"github.com/seakeep/seakeep/rollout/plan"
 	"github.com/seakeep/seakeep/rollout/target"
 	"github.com/seakeep/seakeep/rollout/target/beside"
@@ -115,11 +116,11 @@ func joinRollout(ctx context.Context, env *Env, o *rolloutCarry, r *v1alpha1.Rol
 	}
 	holder := host + "-" + uuid.NewString()[:8]
 	if r.ScaleGate.Mode != v1alpha1.Disabled {
-		if joined.growth, err = newRolloutGrowth(r.ScaleGate, r.Change, filepath.Join(o.state.dir, "forecast-"+p.Run+".jsonl")); err != nil {
+		if joined.growth, err = newRolloutGrowth(r.ScaleGate, r.Change, journal.SamplesFile(o.state.dir, p.Run)); err != nil {
 			return nil, err
 		}
 	}
-	looked := analysis.Options{Analysis: r.Analysis, Interval: r.Interval.Duration, Metrics: metrics, Ahead: joined.growth != nil, File: filepath.Join(o.state.dir, "readings-"+p.Run+".jsonl"), Log: env.Log()}
+	looked := analysis.Options{Analysis: r.Analysis, Interval: r.Interval.Duration, Metrics: metrics, Ahead: joined.growth != nil, File: journal.ReadingsFile(o.state.dir, p.Run), Log: env.Log()}
 	var errs []error
 	for _, stage := range p.Stages {
 		for _, leg := range stage.Legs {

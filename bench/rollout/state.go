@@ -108,7 +108,7 @@ func (s fleetState) write(ctx context.Context, dir string) (map[string]float64, 
 	return sizes, err
 }
 
-func readingsFile(run string) string { return "readings-" + run + ".jsonl" }
+func readingsFile(run string) string { return journal.ReadingsFile("", run) }
 
 // sizesOf are the bytes of each file of a folder.
 func sizesOf(dir string) (map[string]float64, error) {
@@ -143,7 +143,7 @@ func writeReadings(ctx context.Context, dir, run string, clusters []string, whol
 		}
 	}
 	const every = 30 * time.Second
-	o := analysis.Options{Interval: every, File: filepath.Join(dir, readingsFile(run))}
+	o := analysis.Options{Interval: every, File: journal.ReadingsFile(dir, run)}
 	o.Analysis.SetDefaults(every)
 	if a := &o.Analysis; !whole {
 		a.ControlPlane.Mode, a.DNS.Mode, a.Probes.Mode, a.Slow.Mode = v1alpha1.Disabled, v1alpha1.Disabled, v1alpha1.Disabled, v1alpha1.Disabled
@@ -202,7 +202,7 @@ func writeReadings(ctx context.Context, dir, run string, clusters []string, whol
 
 // writeSamples writes what all steps cost on all clusters.
 func (s fleetState) writeSamples(dir string) error {
-	record, err := observe.OpenRecord(filepath.Join(dir, "forecast-"+s.plan.Run+".jsonl"), 0o600)
+	record, err := observe.OpenRecord(journal.SamplesFile(dir, s.plan.Run), 0o600)
 	if err != nil {
 		return err
 	}

@@ -285,7 +285,7 @@ func TestRolloutKilledKeepsTheTimeBefore(t *testing.T) {
 		return time.Now()
 	}
 	at := killed()
-	readings := filepath.Join(state, "readings-"+view.ID+".jsonl")
+	readings := journal.ReadingsFile(state, view.ID)
 	f, err := os.OpenFile(readings, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

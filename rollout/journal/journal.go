@@ -101,9 +101,29 @@ func (j *Journal) Close() error { return j.db.Close() }
 // Dir is the state folder.
 func (j *Journal) Dir() string { return j.dir }
 
-// Create begins a run: all of it is there after, or nothing.
+// keptRuns is how many runs of a rollout are kept that are over, the newest.
+const keptRuns = 5
+
+// SamplesFile is where a run keeps what its steps cost, ReadingsFile where it keeps what was measured. Both go with the run.
+func SamplesFile(dir, run string) string { return filepath.Join(dir, "forecast-"+run+".jsonl") }
+
+// ReadingsFile is described at SamplesFile.
+func ReadingsFile(dir, run string) string { return filepath.Join(dir, "readings-"+run+".jsonl") }
+
+// Create begins a run: all of it is there after, or nothing. It forgets runs of the same rollout that have long been over.
 func (j *Journal) Create(run Run, p *plan.Plan, orders map[string][]string) error {
-	return j.db.Update(func(tx *bbolt.Tx) error {
+	runs, err := j.Runs()
+	if err != nil {
+		return err
+	}
+	old := slices.DeleteFunc(runs, func(r Run) bool { return !r.Phase.Over() || r.Rollout.Name != run.Rollout.Name })
+	old = old[:max(0, len(old)-keptRuns)]
+	err = j.db.Update(func(tx *bbolt.Tx) error {
+		for _, r := range old {
+			if err := tx.Bucket(bucketRuns).DeleteBucket([]byte(r.ID)); err != nil {
+				return fmt.Errorf("forgetting run %s: %w", r.ID, err)
+			}
+		}
 		b, err := tx.Bucket(bucketRuns).CreateBucket([]byte(run.ID))
 		if err != nil {
 			return fmt.Errorf("beginning run %s: %w", run.ID, err)
@@ -126,6 +146,15 @@ func (j *Journal) Create(run Run, p *plan.Plan, orders map[string][]string) erro
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for _, r := range old {
+		for _, file := range []string{viewFile(j.dir, r.ID), SamplesFile(j.dir, r.ID), ReadingsFile(j.dir, r.ID)} {
+			_ = os.Remove(file) // nobody reads it any more
+		}
+	}
+	return nil
 }
 
 // Runs returns all runs, the newest last.

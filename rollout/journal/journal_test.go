@@ -256,3 +256,52 @@ func FuzzParseOrder(f *testing.F) {
 		}
 	})
 }
+
+// Of each rollout's runs that are over the newest few are kept; none that is not over is forgotten.
+func TestOldRunsAreForgotten(t *testing.T) {
+	j, err := Open(t.TempDir())
+	must(t, err)
+	defer j.Close()
+	begin := func(name string, n int, phase Phase) string {
+		run := Run{ID: fmt.Sprintf("%s-%02d", name, n), Rollout: &v1alpha1.Rollout{Name: name}, Started: time.Unix(int64(n), 0), Phase: phase}
+		must(t, j.Create(run, &plan.Plan{Run: run.ID}, map[string][]string{"a": {"n1"}}))
+		must(t, WriteView(j.Dir(), run.ID, map[string]string{"id": run.ID}))
+		for _, file := range []string{SamplesFile(j.Dir(), run.ID), ReadingsFile(j.Dir(), run.ID)} {
+			must(t, os.WriteFile(file, nil, 0o600))
+		}
+		return run.ID
+	}
+	want := []string{begin("one", 0, Paused)}
+	for n := range keptRuns + 3 {
+		id := begin("one", n+1, Completed)
+		if n >= 2 { // the newest is over only after the last was begun
+			want = append(want, id)
+		}
+	}
+	want = append(want, begin("another", 50, RolledBack))
+	runs, err := j.Runs()
+	must(t, err)
+	var got []string
+	for _, r := range runs {
+		got = append(got, r.ID)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("runs (-want +got):\n%s", diff)
+	}
+	if _, err := j.Load("one-01"); !errors.Is(err, ErrNoRun) {
+		t.Errorf("loading one that was forgotten: %v", err)
+	}
+	files := 0
+	must(t, filepath.WalkDir(j.Dir(), func(path string, entry fs.DirEntry, err error) error {
+		if strings.HasPrefix(entry.Name(), "one-01") || strings.HasSuffix(entry.Name(), "one-01.jsonl") {
+			t.Errorf("%s is left", path)
+		}
+		if !entry.IsDir() {
+			files++
+		}
+		return err
+	}))
+	if files != 1+3*len(want) {
+		t.Errorf("%d files are left, want the journal and three of each of %d runs", files, len(want))
+	}
+}
