@@ -20,8 +20,8 @@ import (
 // rolloutCarry is how runs are begun and carried out: by `run` from a file, by `controller` from objects.
 type rolloutCarry struct {
 	state rolloutState
-	// base is the folder that files named in the rollout are in.
-	base        string
+	// folder is where the names of files in the rollout begin; "" where there is no file, and for what the run was begun with.
+	folder      string
 	timeout     time.Duration
 	lease       time.Duration
 	every       time.Duration
@@ -121,7 +121,7 @@ func (o *rolloutCarry) begin(ctx context.Context, env *Env, j *journal.Journal, 
 		return "", err
 	}
 	probe.close(ctx, env)
-	return id, engine.Record(j, r, origin, p, orders)
+	return id, engine.Record(j, r, origin, o.folder, p, orders)
 }
 
 // rolloutTold is who is told while a run is carried out.
@@ -138,6 +138,10 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 	if err != nil {
 		return journal.Run{}, err
 	}
+	join := *o
+	if join.folder == "" {
+		join.folder = state.Run.Folder
+	}
 	forth, err := goesForth(j, state.Run)
 	if err != nil {
 		return state.Run, err
@@ -147,7 +151,7 @@ func (o *rolloutCarry) carry(ctx context.Context, env *Env, j *journal.Journal, 
 			return state.Run, err
 		}
 	}
-	joined, err := joinRollout(ctx, env, o, state.Run.Rollout, state.Plan, forth, clusters)
+	joined, err := joinRollout(ctx, env, &join, state.Run.Rollout, state.Plan, forth, clusters)
 	if err != nil {
 		return state.Run, err
 	}

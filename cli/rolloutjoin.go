@@ -103,7 +103,7 @@ func joinRollout(ctx context.Context, env *Env, o *rolloutCarry, r *v1alpha1.Rol
 	joined := &rolloutJoined{clusters: map[string]engine.Cluster{}, forth: forth}
 	metrics, invalid := analysis.Check(r.Analysis, r.Interval.Duration, field.NewPath("analysis"), func(name string) ([]byte, error) {
 		if !filepath.IsAbs(name) {
-			name = filepath.Join(o.base, name)
+			name = filepath.Join(o.folder, name)
 		}
 		return os.ReadFile(name)
 	})

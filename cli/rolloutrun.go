@@ -128,7 +128,11 @@ func runRollout(ctx context.Context, env *Env, o *rolloutRun) error {
 	if err != nil {
 		return err
 	}
-	o.base = filepath.Dir(o.file)
+	if o.file != "" { // what is read from standard input names files of the working folder
+		if o.folder, err = filepath.Abs(filepath.Dir(o.file)); err != nil {
+			return err
+		}
+	}
 	clusters, err := o.load(ctx, members, nil)
 	if err != nil {
 		return err

@@ -240,7 +240,7 @@ func (s fleetState) writeJournal(dir string) error {
 	defer j.Close()
 	rollout := &v1alpha1.Rollout{Name: "telemetry"}
 	rollout.SetDefaults()
-	if err := engine.Record(j, rollout, nil, p, s.orders); err != nil {
+	if err := engine.Record(j, rollout, nil, "", p, s.orders); err != nil {
 		return err
 	}
 	for i, route := range s.routes {

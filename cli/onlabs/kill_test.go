@@ -217,7 +217,7 @@ func TestRolloutKilledKeepsTheTimeBefore(t *testing.T) {
 	}))
 	defer server.Close()
 	token := r.write("token", inFile+"\n")
-	metric := fmt.Sprintf(`{name: secret, dryRun: true, successCondition: "true", provider: {web: {url: "%s/?token=%s", headers: [{key: X-Key, value: %[2]s}, {key: Authorization, valueFrom: {file: %[3]s}}]}}}`, server.URL, inRollout, token)
+	metric := fmt.Sprintf(`{name: secret, dryRun: true, successCondition: "true", provider: {web: {url: "%s/?token=%s", headers: [{key: X-Key, value: %[2]s}, {key: Authorization, valueFrom: {file: %[3]s}}]}}}`, server.URL, inRollout, filepath.Base(token)) // beside the Rollout, also when it is not named again
 	r.write("kept.yaml", strings.Replace(string(data), "controlPlane: {mode: Disabled}",
 		"metrics: ["+metric+"]\n  controlPlane: {growth: 100, maxReadLatency: 5m, maxListLatency: 5m, maxWriteLatency: 5m, maxEtcdLatency: 5m, maxRejectedRatio: 1, maxCPU: 1, maxMemory: 1, maxInFlight: 1}", 1))
 	state := filepath.Join(r.dir, "state")

@@ -112,11 +112,12 @@ func Unfinished(j *journal.Journal, r *v1alpha1.Rollout) (run *journal.Run, err 
 	return nil, nil
 }
 
-// Record writes a new run into the journal, from where it can be carried out. Origin is nil for a run from a file.
-func Record(j *journal.Journal, r *v1alpha1.Rollout, origin *journal.Origin, p *plan.Plan, orders map[string][]string) error {
+// Record writes a new run into the journal, from where it can be carried out. Origin is nil for a run from a file, folder the one that
+// files which the rollout names are in.
+func Record(j *journal.Journal, r *v1alpha1.Rollout, origin *journal.Origin, folder string, p *plan.Plan, orders map[string][]string) error {
 	hash, err := journal.Hash(r)
 	if err != nil {
 		return err
 	}
-	return j.Create(journal.Run{ID: p.Run, Rollout: r, Hash: hash, Origin: origin, Started: time.Now().UTC(), Phase: journal.Running, Reason: "Started"}, p, orders)
+	return j.Create(journal.Run{ID: p.Run, Rollout: r, Hash: hash, Origin: origin, Folder: folder, Started: time.Now().UTC(), Phase: journal.Running, Reason: "Started"}, p, orders)
 }

@@ -161,7 +161,7 @@ func (r *rig) start(rollout *v1alpha1.Rollout, holder string) (*Engine, *journal
 		}
 		p, orders, err := Plan(r.t.Context(), rollout, id, members)
 		r.must(err)
-		r.must(Record(j, rollout, nil, p, orders))
+		r.must(Record(j, rollout, nil, "", p, orders))
 	}
 	clusters := map[string]Cluster{}
 	for cluster := range r.clients {

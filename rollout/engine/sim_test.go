@@ -192,7 +192,7 @@ func simulateWith(t *testing.T, sizes map[string]int, change func(*v1alpha1.Roll
 		t.Fatal(err)
 	}
 	p.Risks = []plan.Risk{{Name: "cluster-wide-read", Severity: "High", Object: "DaemonSet ns/agent", Field: "ClusterRoleBinding agent", Why: "it reads all"}}
-	if err := Record(j, rollout, nil, p, orders); err != nil {
+	if err := Record(j, rollout, nil, "", p, orders); err != nil {
 		t.Fatal(err)
 	}
 	s.options = Options{Run: "run-1", Clusters: clusters, Analyst: s.judge, Growth: s.judge, Log: slog.New(slog.DiscardHandler)}

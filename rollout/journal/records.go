@@ -51,7 +51,9 @@ type Run struct {
 	Rollout *v1alpha1.Rollout `json:"rollout"`
 	Hash    string            `json:"hash"`
 	// Origin is the object of a hub that asked for it; nil for a file.
-	Origin  *Origin   `json:"origin,omitempty"`
+	Origin *Origin `json:"origin,omitempty"`
+	// Folder is where the names of files in the rollout begin; "" for an object of a hub, which names none.
+	Folder  string    `json:"folder,omitempty"`
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
 	Phase   Phase     `json:"phase"`
