@@ -27,7 +27,7 @@ func writeRollout(w io.Writer, v *engine.View, now time.Time) error {
 	}
 	fmt.Fprintln(w)
 	if v.Message != "" {
-		fmt.Fprintf(w, "%s: %s\n", v.Reason, v.Message)
+		fmt.Fprintf(w, "%s: %s\n", v.Reason, printableLines(v.Message))
 	}
 	if !v.Phase.Over() && !carried(v, now) {
 		fmt.Fprintf(w, "NO PROCESS CARRIES IT OUT since %s: nothing moves.\n", v.Written.UTC().Format(time.RFC3339))
@@ -71,19 +71,19 @@ func writeRolloutFindings(w io.Writer, v *engine.View) {
 			if l.Look != nil {
 				for _, f := range l.Look.Findings {
 					if f.Verdict != verdict.Pass {
-						fmt.Fprintf(w, "%s  %s  %s: %s\n", clipped(l.Cluster), f.Verdict, f.Check, f.Reason)
+						fmt.Fprintf(w, "%s  %s  %s: %s\n", clipped(l.Cluster), f.Verdict, f.Check, printableLines(f.Reason))
 					}
 				}
 			}
 			// What is predicted is shown when it is well too: it is what the next step is held to.
 			if f := l.ScaleGate; f != nil {
-				fmt.Fprintf(w, "%s  %s  %s: %s\n", clipped(l.Cluster), f.Verdict, f.Check, f.Reason)
+				fmt.Fprintf(w, "%s  %s  %s: %s\n", clipped(l.Cluster), f.Verdict, f.Check, printableLines(f.Reason))
 			}
 			if l.Error != "" && !v.Phase.Over() {
-				fmt.Fprintf(w, "%s  the last round failed: %s\n", clipped(l.Cluster), l.Error)
+				fmt.Fprintf(w, "%s  the last round failed: %s\n", clipped(l.Cluster), printableLines(l.Error))
 			}
 			if l.Skipped != "" {
-				fmt.Fprintf(w, "%s  skipped: %s\n", clipped(l.Cluster), l.Skipped)
+				fmt.Fprintf(w, "%s  skipped: %s\n", clipped(l.Cluster), printableLines(l.Skipped))
 			}
 			if l.BreakGlass != "" {
 				fmt.Fprintf(w, "%s  reached by break-glass: %s\n", clipped(l.Cluster), l.BreakGlass)
@@ -171,6 +171,15 @@ func writeRolloutEvent(w io.Writer, e journal.Event) error {
 	if where != "" {
 		where += "  "
 	}
-	_, err := fmt.Fprintf(w, "%s %s %s%s: %s\n", e.At.UTC().Format("15:04:05"), mark, where, e.Reason, e.Message)
+	_, err := fmt.Fprintf(w, "%s %s %s%s: %s\n", e.At.UTC().Format("15:04:05"), mark, where, e.Reason, printableLines(e.Message))
 	return err
+}
+
+// printableLines is what others say, servers and webhooks too, without what would move a terminal; its lines are kept.
+func printableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }

@@ -42,7 +42,7 @@ func TestRolloutPage(t *testing.T) {
 				{TaskKey: journal.TaskKey{Stage: "production", Index: 1}, Type: v1alpha1.TaskTimedWait, Started: now, Waited: 90 * time.Second},
 			}, Legs: []engine.LegView{
 				{Cluster: "eu-1", Phase: journal.Waiting, Step: 1, Steps: []int{9, 27, 81, 243, 300}, Nodes: 300, ClusterView: engine.ClusterView{ExposedNodes: 4}},
-				{Cluster: "us-1", Phase: journal.Stepping, Step: 2, Steps: []int{1, 3, 9}, Nodes: 9, Skipped: "nothing could be done there for 1m0s: connection refused", ClusterView: engine.ClusterView{Error: "connection refused"}},
+				{Cluster: "us-1", Phase: journal.Stepping, Step: 2, Steps: []int{1, 3, 9}, Nodes: 9, Skipped: "nothing could be done there for 1m0s: connection refused", ClusterView: engine.ClusterView{Error: "a webhook says \x1b[2Jno"}},
 			}},
 		},
 		Events: []journal.Event{
