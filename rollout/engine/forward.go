@@ -131,9 +131,13 @@ func (l *lane) step(ctx context.Context, a assignment, d plan.Decision, look ver
 		return nil
 	}
 	l.progressed = time.Now()
-	if look.Verdict != verdict.Pass || !l.fresh(look) || !l.granted(ctx, a, step.Nodes, step.All) {
+	if look.Verdict != verdict.Pass || !l.fresh(look) {
 		return nil
 	}
+	if !l.granted(ctx, a, step.Nodes, step.All) {
+		return l.observeAgain(ctx, a, d)
+	}
+	l.unobserve()
 	if !a.leg.Moved {
 		a.leg.Moved = true
 		if !l.put(a.leg) {
@@ -235,6 +239,22 @@ func (l *lane) withoutIt(ctx context.Context, a assignment) (done bool, err erro
 		l.e.note(a.leg.Stage, l.name, journal.Warning, "NotObserved", "what the cluster does without the change could not be measured: %v", failed)
 	}
 	return true, nil
+}
+
+// observeAgain measures what is held once more while the scale gate knows too little to let it grow: more samples narrow what is
+// forecast, and nothing else would change it.
+func (l *lane) observeAgain(ctx context.Context, a assignment, d plan.Decision) error {
+	now := l.assignment()
+	if now.run.Phase != journal.Running || now.goesBack() || len(d.Exposed) == 0 || len(d.InFlight) > 0 {
+		return nil
+	}
+	if l.observing != nil {
+		if _, done := l.observed(); !done {
+			return nil
+		}
+		l.unobserve()
+	}
+	return l.observe(ctx, a, d)
 }
 
 // observed is true when the measurement is over.

@@ -444,6 +444,39 @@ func TestHarmIsSeenWhileAStepIsMeasured(t *testing.T) {
 	})
 }
 
+// While the scale gate knows too little, what is held is measured again, and goes on when that is enough.
+func TestUnknownGrowthIsMeasuredAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, map[string]int{"a": 9}, func(r *v1alpha1.Rollout) { r.OnUnknown = v1alpha1.OnUnknownWait })
+		const three, enough = "all a 3", 4
+		measured := func(j *judge) (times int) {
+			for _, o := range j.observed {
+				if o == three {
+					times++
+				}
+			}
+			return times
+		}
+		s.judge.set(func(j *judge) {
+			j.takes = time.Minute
+			j.grows = func(_ string, nodes int) verdict.Finding {
+				f := pass()
+				if nodes > 3 && measured(j) < enough {
+					f.Verdict, f.Reason = verdict.Unknown, "more samples narrow it"
+				}
+				return f
+			}
+		})
+		s.pass(2 * time.Hour)
+		s.want(journal.Completed, "")
+		s.judge.set(func(j *judge) {
+			if times := measured(j); times < enough || times > enough+1 || !slices.Contains(j.observed, "all a 9") {
+				t.Errorf("three nodes were measured %d times, want %d: %v", times, enough, j.observed)
+			}
+		})
+	})
+}
+
 // A finished cluster can still be condemned while the run is under way, by the slow verdict.
 func TestFinishedClustersAreWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
