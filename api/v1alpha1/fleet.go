@@ -95,7 +95,7 @@ func (e *FleetEtcd) validate(path *field.Path) field.ErrorList {
 }
 
 func (e *FleetEtcd) files(path *field.Path) []FileRef {
-	if !e.tls() {
+	if !e.tls() && e.CertFile == "" && e.KeyFile == "" && e.CAFile == "" {
 		return nil
 	}
 	return append(keyPair(path, "certFile", e.CertFile, "keyFile", e.KeyFile, true), FileRef{Field: path.Child("caFile"), Path: e.CAFile, Use: FileCA})

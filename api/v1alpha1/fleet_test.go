@@ -20,7 +20,7 @@ func TestFleetEtcd(t *testing.T) {
 		"some with TLS":               {with(plain, over), nil, 3},
 		"none":                        {FleetEtcd{}, []string{"endpoints"}, 0},
 		"no certificates":             {FleetEtcd{Endpoints: []string{over}}, []string{"certFile", "keyFile", "caFile"}, 3},
-		"certificates, and no TLS":    {FleetEtcd{Endpoints: []string{plain}, CAFile: "ca"}, []string{"caFile"}, 0},
+		"certificates, and no TLS":    {FleetEtcd{Endpoints: []string{plain}, CAFile: "ca"}, []string{"caFile"}, 3},
 		"no URL":                      {with("10.0.0.1:2379", over), []string{"endpoints[0]"}, 3},
 		"a path":                      {with(over + "/metrics"), []string{"endpoints[0]"}, 3},
 		"a password":                  {with("https://me:pw@10.0.0.1:2379"), []string{"endpoints[0]"}, 3},
