@@ -34,8 +34,7 @@ const (
 
 // rolloutGrowth is the rollout's scale gate by a forecast: each exposure is measured by a flow schema of the change's own, which
 // caps it at the same time, and beside it by the cluster's gates where they count what is judged; what the steps so far cost says
-// what the next and the full one would. What was measured is kept
-// in a file, so that a run that was killed goes on with it.
+// what the next and the full one would. What was measured is kept in a file, so that a run that was killed goes on with it.
 type rolloutGrowth struct {
 	gate    v1alpha1.RolloutScaleGate
 	change  v1alpha1.RolloutChange

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,9 +68,9 @@ func (e *Engine) carryOut(o journal.Order) error {
 		return e.approve(o)
 	case journal.Abort:
 		held := ""
-		for _, c := range e.s.Clusters {
-			if rungs := inForce(c); len(rungs) > 0 {
-				held += fmt.Sprintf("; %s stays held down by %s", c.Name, strings.Join(rungs, ", "))
+		for _, name := range slices.Sorted(maps.Keys(e.s.Clusters)) {
+			if rungs := inForce(e.s.Clusters[name]); len(rungs) > 0 {
+				held += fmt.Sprintf("; %s stays held down by %s", name, strings.Join(rungs, ", "))
 			}
 		}
 		e.become(journal.Aborted, "AbortedByHuman", "%s; what was changed stays as it is%s", by, held)
