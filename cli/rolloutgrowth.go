@@ -28,6 +28,9 @@ const (
 	growthCheck = "scaleGate"
 	// growthWindows are the samples of one exposure.
 	growthWindows = 6
+	// probeFrom is how many nodes a cluster has, at least, whose first nodes run under a narrower cap than all will: three of so
+	// many that want more than a fiftieth of the seats are a tenth of what wants a fifth of them and more.
+	probeFrom = 30
 	// growthStays is how long the flow schemas may stay when this process dies: the next run on the cluster removes them then.
 	growthStays = 12 * time.Hour
 )
@@ -143,15 +146,36 @@ func (g *rolloutGrowth) account(ctx context.Context, c *growthCluster) (string, 
 	return account, err
 }
 
-// begin makes the flow schema and looks at what there is without the change.
-func (g *rolloutGrowth) begin(ctx context.Context, c *growthCluster, account string) error {
-	if c.schema != nil || account == "" {
+// shares are the cap of a change that so many nodes run. The first of them to start on a large cluster read everything at the same
+// time, which costs more than all they do after; nobody else need wait for it.
+func (c *growthCluster) shares(exposed int) int32 {
+	if exposed <= v1alpha1.MaxFirstStep && c.nodes >= probeFrom {
+		return observe.ProbeShares
+	}
+	return observe.DefaultShares
+}
+
+// begin makes the flow schema and looks at what there is without the change. Where it is made already, it is widened for more nodes.
+func (g *rolloutGrowth) begin(ctx context.Context, c *growthCluster, account string, exposed int) error {
+	if account == "" {
+		return nil
+	}
+	if shares := c.shares(exposed); c.schema != nil {
+		if c.schema.Shares >= shares {
+			return nil
+		}
+		wider := *c.schema
+		wider.Shares = shares
+		if err := wider.Install(ctx, c.client, false); err != nil {
+			return err
+		}
+		c.schema = &wider
 		return nil
 	}
 	if _, err := observe.Sweep(ctx, c.client, g.now()); err != nil {
 		return err
 	}
-	schema := observe.Schema{ServiceAccount: account, Shares: observe.DefaultShares, For: growthStays}
+	schema := observe.Schema{ServiceAccount: account, Shares: c.shares(exposed), For: growthStays}
 	if err := schema.Install(ctx, c.client, false); err != nil {
 		return err
 	}
@@ -235,7 +259,7 @@ func (g *rolloutGrowth) Observe(ctx context.Context, e engine.Exposure) error {
 		account, err = g.account(ctx, c) // none of it is there that could be asked
 	}
 	if err == nil {
-		err = g.begin(ctx, c, account)
+		err = g.begin(ctx, c, account, len(e.Exposed))
 	}
 	if err != nil || len(e.Exposed) == 0 && (account == "" || g.any(e.Cluster)) {
 		return err
@@ -254,7 +278,7 @@ func (g *rolloutGrowth) May(ctx context.Context, cluster string, nodes int) (ver
 	if c.schema == nil {
 		account, err := g.account(ctx, c)
 		if err == nil {
-			err = g.begin(ctx, c, account)
+			err = g.begin(ctx, c, account, nodes)
 		}
 		if err != nil {
 			return verdict.Finding{}, fmt.Errorf("looking at %s: %w", cluster, err)

@@ -34,7 +34,7 @@ import (
 // The scale gate on a real control plane: nothing is known before the first node, three nodes say what all cost, with room it is
 // let and without it is not, and a process that takes over knows what the one before measured.
 func TestRolloutGrowthOnALab(t *testing.T) {
-	l := lab.Start(t, lab.Options{Dir: filepath.Join(t.TempDir(), "lab"), Nodes: 9, Pods: 200})
+	l := lab.Start(t, lab.Options{Dir: filepath.Join(t.TempDir(), "lab"), Nodes: probeFrom, Pods: 200})
 	if err := l.StartAgents(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -87,13 +87,13 @@ func TestRolloutGrowthOnALab(t *testing.T) {
 		return f
 	}
 	g := open(gate)
-	if err := g.Observe(t.Context(), engine.Exposure{Cluster: "large", Nodes: 9}); err != nil {
+	if err := g.Observe(t.Context(), engine.Exposure{Cluster: "large", Nodes: probeFrom}); err != nil {
 		t.Fatal(err)
 	}
 	if f := may(g, 1); f.Verdict != verdict.Unknown {
 		t.Errorf("before the first node: %+v", f)
 	}
-	for _, on := range []int{1, 3} {
+	for _, on := range []int{1, 3, 4} {
 		var names []string
 		for n := range on {
 			names = append(names, lab.NodeName(n))
@@ -105,11 +105,20 @@ func TestRolloutGrowthOnALab(t *testing.T) {
 			ds, err := client.AppsV1().DaemonSets("default").Get(t.Context(), "agent", metav1.GetOptions{})
 			return err == nil && int(ds.Status.NumberReady) == on
 		})
-		if err := g.Observe(t.Context(), engine.Exposure{Cluster: "large", Nodes: 9, Exposed: names, Component: jail.Component{ServiceAccount: "default/default"}}); err != nil {
+		if err := g.Observe(t.Context(), engine.Exposure{Cluster: "large", Nodes: probeFrom, Exposed: names, Component: jail.Component{ServiceAccount: "default/default"}}); err != nil {
 			t.Fatal(err)
 		}
+		// The first three run under a narrower cap than those who follow.
+		want := int32(observe.ProbeShares)
+		if on > v1alpha1.MaxFirstStep {
+			want = observe.DefaultShares
+		}
+		levels, err := client.FlowcontrolV1().PriorityLevelConfigurations().List(t.Context(), metav1.ListOptions{LabelSelector: "seakeep.dev/forecast"})
+		if err != nil || len(levels.Items) != 1 || *levels.Items[0].Spec.Limited.NominalConcurrencyShares != want {
+			t.Errorf("with %d nodes the cap is not %d shares: %+v, %v", on, want, levels, err)
+		}
 	}
-	if f := may(g, 9); f.Verdict != verdict.Pass || !f.Fresh || !strings.Contains(f.Reason, "on 9 of 9 nodes") {
+	if f := may(g, probeFrom); f.Verdict != verdict.Pass || !f.Fresh || !strings.Contains(f.Reason, "on 30 of 30 nodes") {
 		t.Errorf("with room: %+v", f)
 	}
 	if err := g.close(t.Context()); err != nil {
@@ -123,7 +132,7 @@ func TestRolloutGrowthOnALab(t *testing.T) {
 	// Another process goes on with what is in the file, and finds no room.
 	gate.Capacity = map[string]float64{"Requests": 50}
 	again := open(gate)
-	if f := may(again, 9); f.Verdict != verdict.Fail || !f.Attributed {
+	if f := may(again, probeFrom); f.Verdict != verdict.Fail || !f.Attributed {
 		t.Errorf("without room: %+v", f)
 	}
 	if err := again.close(t.Context()); err != nil {

@@ -43,8 +43,13 @@ type Schema struct {
 	For time.Duration
 }
 
-// DefaultShares are a twelfth of all.
-const DefaultShares = 20
+const (
+	// DefaultShares are a twelfth of all.
+	DefaultShares = 20
+	// ProbeShares are for the first nodes of a large cluster: a fiftieth of all, twelve seats of the 600 that an API server has by
+	// default. A LIST takes at most ten, so that those of a new agent's start come one after the other.
+	ProbeShares = 5
+)
 
 // Name is the name of both objects.
 func (s Schema) Name() string {

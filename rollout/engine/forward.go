@@ -189,13 +189,25 @@ func (l *lane) hold(ctx context.Context, a assignment, d plan.Decision, look ver
 			l.e.note(a.leg.Stage, l.name, journal.Warning, "NotObserved", "what this step cost could not be measured: %v", err)
 		}
 		// What all nodes would cost is asked after each step: the incident's change is stopped by the third node.
-		if f := l.may(ctx, a.route.Nodes); f.Verdict == verdict.Fail {
+		// One node alone does not stop it unless what it cost is its own beyond doubt: a Fail that nobody may be blamed for would wait
+		// for a human, and two nodes more under the same cap tell whose it is. They ask the scale gate for themselves.
+		switch f := l.may(ctx, a.route.Nodes); {
+		case f.Verdict == verdict.Fail && !f.Attributed && a.probesOn():
+			l.e.note(a.leg.Stage, l.name, journal.Warning, "ScaleGate", "%d nodes do not tell whose it is, and the next step does: %s", len(d.Exposed), f.Reason)
+		case f.Verdict == verdict.Fail:
 			l.fail(a, verdict.Of(time.Now(), f))
 			return nil
 		}
 	}
 	l.next(a, d)
 	return nil
+}
+
+// probesOn is true when the next step is one of those that are there to be measured: up to three nodes, which the scale gate has no
+// Pass for yet.
+func (a assignment) probesOn() bool {
+	next := a.leg.Step + 1
+	return next < len(a.route.Steps) && !a.route.Steps[next].All && a.route.Steps[next].Nodes <= v1alpha1.MaxFirstStep
 }
 
 // observation is a measurement under way, in a goroutine of its own: it takes minutes, in which the lane goes on looking.

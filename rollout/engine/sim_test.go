@@ -476,6 +476,44 @@ func TestUnknownGrowthIsMeasuredAgain(t *testing.T) {
 	})
 }
 
+// A forecast from one node that nobody may be blamed for does not stop a rollout half-way to its answer: the third node tells. One
+// that is the change's own beyond doubt does, and so does any of three.
+func TestTheThirdNodeDecides(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ownAt, most int // from how many nodes on it is the change's own; how many come to run it
+		phase       journal.Phase
+	}{
+		"own by the first node": {1, 1, journal.RolledBack},
+		"own by the third node": {3, 3, journal.RolledBack},
+		"nobody's own":          {9, 3, journal.Paused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := simulate(t, map[string]int{"a": 27}, nil)
+				s.judge.set(func(j *judge) {
+					j.grows = func(cluster string, nodes int) verdict.Finding {
+						f := pass()
+						if nodes > 3 {
+							f.Verdict, f.Reason, f.Attributed = verdict.Fail, "32 of 2 cores", j.saw[cluster] >= tc.ownAt
+						}
+						return f
+					}
+				})
+				s.pass(time.Hour)
+				s.want(tc.phase, "")
+				s.judge.set(func(j *judge) {
+					if most := j.saw["a"]; most != tc.most {
+						t.Errorf("%d nodes came to run it, want %d", most, tc.most)
+					}
+				})
+				if told := slices.Contains(reasons(s.e.View()), "ScaleGate"); told != (tc.ownAt > 1) {
+					t.Errorf("that the first node does not decide was said: %t", told)
+				}
+			})
+		})
+	}
+}
+
 // A finished cluster can still be condemned while the run is under way, by the slow verdict.
 func TestFinishedClustersAreWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
