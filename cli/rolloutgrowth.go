@@ -303,7 +303,9 @@ func (g *rolloutGrowth) judge(c *growthCluster, nodes int) (verdict.Finding, err
 	g.mu.Lock()
 	samples := append([]forecast.Sample(nil), g.record.Samples...)
 	g.mu.Unlock()
-	options := forecast.Options{Window: g.window(), MinHold: g.gate.Window.Duration, MinSizes: g.gate.MinClusterSizes}
+	// A ticker cuts the windows, and each begins with an answer: all of them together are the gate's window but for some milliseconds.
+	hold := growthWindows*g.window() - g.window()/2
+	options := forecast.Options{Window: g.window(), MinHold: hold, MinSizes: g.gate.MinClusterSizes}
 	if g.gate.PriorExponent != nil {
 		// Options have no word for none; this is none to the last digit.
 		options.PriorExponent = max(*g.gate.PriorExponent, 1e-9)

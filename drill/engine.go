@@ -11,6 +11,9 @@ import (
 	"github.com/seakeep/seakeep/api/v1alpha1"
 )
 
+// undoWithin bounds what one step puts right when the run is over.
+const undoWithin = 30 * time.Second
+
 // poll is how often the engine looks at its own samples to see phases, recovery and the end.
 const poll = 100 * time.Millisecond
 
@@ -37,6 +40,10 @@ type run struct {
 	rec     *Recorder
 	steps   map[string]*stepRun
 	order   []*stepRun
+	// playing ends with the run. Steps and probes are waited for first, and then what steps left running.
+	playing context.Context
+	all     sync.WaitGroup
+	besides sync.WaitGroup
 
 	mu     sync.Mutex
 	phase  int // the index of the phase we are in
@@ -77,7 +84,7 @@ type namedProbe struct {
 }
 
 func (r *run) env() Env {
-	return Env{Target: r.target, Drill: r.drill, StepDone: func(step string) <-chan struct{} {
+	return Env{Target: r.target, Drill: r.drill, Beside: r.beside, StepDone: func(step string) <-chan struct{} {
 		if s, ok := r.steps[step]; ok {
 			return s.done
 		}
@@ -112,25 +119,45 @@ func (r *run) makeProbes() ([]namedProbe, error) {
 func (r *run) play(ctx context.Context, probes []namedProbe) error {
 	inner, stop := context.WithCancel(ctx)
 	defer stop()
-	var all sync.WaitGroup
+	r.playing = inner
 	for _, p := range probes {
-		all.Go(func() {
+		r.all.Go(func() {
 			if err := p.probe.Run(inner, r.rec.Sink(p.name)); err != nil && !errors.Is(err, context.Canceled) {
 				r.problem("probe %s: %v", p.name, err)
 			}
 		})
 	}
-	all.Go(func() { r.observeUsage(inner) })
+	r.all.Go(func() { r.observeUsage(inner) })
 	if r.options.Scrape != nil {
-		all.Go(func() { r.observeSignals(inner) })
+		r.all.Go(func() { r.observeSignals(inner) })
 	}
 	for _, s := range r.order {
-		all.Go(func() { r.playStep(inner, s) })
+		r.all.Go(func() { r.playStep(inner, s) })
 	}
 	r.conduct(inner)
 	stop()
-	all.Wait()
+	r.all.Wait()
+	r.result.End = r.now()
+	r.besides.Wait()
 	return ctx.Err()
+}
+
+// beside implements Env.Beside. It is called by steps, which end before besides are waited for.
+func (r *run) beside(b Beside) {
+	r.besides.Go(func() {
+		if b.While != nil {
+			b.While(r.playing)
+		}
+		<-r.playing.Done()
+		if b.Undo == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.playing), undoWithin)
+		defer cancel()
+		if err := b.Undo(ctx); err != nil {
+			r.problem("putting right what a step changed: %v", err)
+		}
+	})
 }
 
 // conduct moves through the phases and returns when the drill is over.
@@ -230,7 +257,6 @@ func (r *run) lookForRecovery() bool {
 
 // finish closes what is open and collects the records.
 func (r *run) finish() {
-	r.result.End = r.now()
 	r.result.Phases[len(r.result.Phases)-1].End = r.result.End
 	r.result.Samples = r.rec.Samples()
 	for _, s := range r.order {

@@ -257,6 +257,66 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	})
 }
 
+// lasting is an action that goes on beside the run, and takes a second to put right what it did.
+type lasting struct {
+	env  Env
+	said *[]string
+	zero time.Time
+}
+
+func (l lasting) Do(context.Context) error {
+	say := func(what string) { *l.said = append(*l.said, fmt.Sprintf("%s %v", what, time.Since(l.zero))) }
+	l.env.Beside(Beside{
+		While: func(ctx context.Context) {
+			<-ctx.Done()
+			say("ended")
+		},
+		Undo: func(ctx context.Context) error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			<-time.After(time.Second)
+			say("undone")
+			return errors.New("it stays broken")
+		},
+	})
+	return nil
+}
+
+// What a step left running ends with the run, and is undone after it, also when the run was cut short; that takes no time of it.
+func TestWhatGoesOnIsUndone(t *testing.T) {
+	for name, limit := range map[string]time.Duration{"at its end": time.Hour, "cut short": 3 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				defer cancel()
+				d := loadStory(t)
+				d.Phases, d.Timeline, d.End.WhenRecovered = d.Phases[:2], d.Timeline[:1], false
+				d.Phases[0].At.Duration, d.End.At.Duration = -time.Minute, 10*time.Minute
+				zero := time.Now()
+				var said []string
+				r, err := Run(ctx, d, &world{}, Options{
+					NewAction: func(_ v1alpha1.DrillAction, env Env) (Action, error) { return lasting{env, &said, zero}, nil },
+					NewProbe:  func(v1alpha1.DrillProbe, Env) (string, Probe, error) { return "admin", worldProbe{&world{}}, nil },
+				})
+				if !errors.Is(err, ctx.Err()) {
+					t.Errorf("the run ended with %v", err)
+				}
+				want := min(limit, 11*time.Second)
+				if diff := cmp.Diff([]string{fmt.Sprintf("ended %v", want), fmt.Sprintf("undone %v", want+time.Second)}, said); diff != "" {
+					t.Errorf("what went on (-want +got):\n%s", diff)
+				}
+				if got := r.End + time.Second; got != want {
+					t.Errorf("the run took %v, want %v", got, want)
+				}
+				if len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "it stays broken") {
+					t.Errorf("problems: %q", r.Problems)
+				}
+			})
+		})
+	}
+}
+
 func TestFailedStepIsAProblem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := loadStory(t)

@@ -39,6 +39,8 @@ type Rollout struct {
 	Phase, Reason string
 	// Stopped is how long after its beginning it stopped by itself; nil when it did not.
 	Stopped *time.Duration
+	// Undecided is true when it was neither stopped nor let on when the run ended.
+	Undecided bool
 }
 
 // Phase is a phase as it came.

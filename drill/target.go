@@ -126,6 +126,17 @@ type Sink interface {
 type Env struct {
 	Target Target
 	Drill  *v1alpha1.Drill
+	// Beside runs something beside the run until it ends, and then puts right what it changed. It is for actions, when they are
+	// done: a target may outlive the run.
+	Beside func(Beside)
 	// StepDone is closed when the step of this name has succeeded.
 	StepDone func(step string) <-chan struct{}
+}
+
+// Beside is what goes on after its step is done.
+type Beside struct {
+	// While returns when its context, the run's, has ended; nil: nothing goes on.
+	While func(ctx context.Context)
+	// Undo puts right what was changed, within a time of its own; nil: nothing was. An error is a problem of the run.
+	Undo func(ctx context.Context) error
 }

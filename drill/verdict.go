@@ -137,12 +137,36 @@ func judgeExposed(r *Result, h v1alpha1.DrillHypothesis) Judgement {
 	return j
 }
 
-func judgeRun(r *Result, h v1alpha1.DrillHypothesis) Judgement {
-	if h.Metric == "exposedRatio" {
-		return judgeExposed(r, h)
+// judgeStopped judges whether a change that was rolled out in steps was stopped by itself. One that ended without a verdict is
+// neither.
+func judgeStopped(r *Result, h v1alpha1.DrillHypothesis) Judgement {
+	j := Judgement{Hypothesis: h, Verdict: Unknown, Reason: "nothing was rolled out in steps"}
+	if r.Rollout == nil {
+		return j
 	}
-	if h.Metric == "agentSuccessRatio" {
+	j.Reason = r.Rollout.Reason
+	stopped := 0.0
+	switch {
+	case r.Rollout.Stopped != nil:
+		stopped = 1
+	case r.Rollout.Undecided:
+		return j
+	}
+	j.Value, j.Verdict = &stopped, Fail
+	if holds(stopped, h.Op, h.Value) {
+		j.Verdict = Pass
+	}
+	return j
+}
+
+func judgeRun(r *Result, h v1alpha1.DrillHypothesis) Judgement {
+	switch h.Metric {
+	case "exposedRatio":
+		return judgeExposed(r, h)
+	case "agentSuccessRatio":
 		return judgeAgents(r, h)
+	case "stopped":
+		return judgeStopped(r, h)
 	}
 	value := r.Mitigation
 	reason := "not mitigated within the run"

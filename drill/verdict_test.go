@@ -92,6 +92,30 @@ func TestJudge(t *testing.T) {
 			result:     Result{Agents: map[string]uint64{AgentsOK: 0}},
 			want:       Unknown,
 		},
+		"a change that was stopped": {
+			hypothesis: v1alpha1.DrillHypothesis{Metric: "stopped", Op: "==", Value: 1},
+			result:     Result{Rollout: &Rollout{Stopped: new(time.Second)}},
+			want:       Pass,
+		},
+		"a change that was let on": {
+			hypothesis: v1alpha1.DrillHypothesis{Metric: "stopped", Op: "==", Value: 1},
+			result:     Result{Rollout: &Rollout{}},
+			want:       Fail,
+		},
+		"a good change that was let on": {
+			hypothesis: v1alpha1.DrillHypothesis{Metric: "stopped", Op: "==", Value: 0},
+			result:     Result{Rollout: &Rollout{}},
+			want:       Pass,
+		},
+		"a change without a verdict": {
+			hypothesis: v1alpha1.DrillHypothesis{Metric: "stopped", Op: "==", Value: 0},
+			result:     Result{Rollout: &Rollout{Undecided: true}},
+			want:       Unknown,
+		},
+		"no change": {
+			hypothesis: v1alpha1.DrillHypothesis{Metric: "stopped", Op: "==", Value: 0},
+			want:       Unknown,
+		},
 		"never recovered proves no lower bound": {
 			hypothesis: v1alpha1.DrillHypothesis{Metric: "recoverySeconds", Op: ">", Value: 1},
 			result:     Result{End: time.Minute},

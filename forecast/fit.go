@@ -127,6 +127,8 @@ func (m *Model) held(samples []Sample) string {
 		l.seconds += s.seconds()
 		l.requests += s.Cost[Requests] * s.seconds() / float64(s.Exposed)
 	}
+	// Requests are whole, and were made rates: two of them come back as 1.9999…
+	const two = 2 - 1e-6
 	for _, n := range slices.Sorted(maps.Keys(levels)) {
 		l := levels[n]
 		switch need := 2 * m.options.Period.Seconds(); {
@@ -134,7 +136,7 @@ func (m *Model) held(samples []Sample) string {
 			return fmt.Sprintf("%d nodes were held for %.0f s, and two periods of the component are %.0f s", n, l.seconds, need)
 		case need == 0 && !counted && l.seconds < m.options.MinHold.Seconds():
 			return fmt.Sprintf("%d nodes were held for %.0f s, and nothing says how often the component asks: its requests must be counted, or its slowest period given", n, l.seconds)
-		case need == 0 && l.requests < 2 && l.seconds < m.options.MinHold.Seconds():
+		case need == 0 && l.requests < two && l.seconds < m.options.MinHold.Seconds():
 			return fmt.Sprintf("%d nodes were held for %.0f s and made %.1f requests each: hold them for two of the component's periods, or %s",
 				n, l.seconds, l.requests, m.options.MinHold)
 		}

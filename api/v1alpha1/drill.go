@@ -25,6 +25,8 @@ type Drill struct {
 	Title string `json:"title"`
 	// Description says what happened, or what is practised, and what is simplified.
 	Description string `json:"description,omitempty"`
+	// Labels group scenarios, as Kubernetes' labels do.
+	Labels map[string]string `json:"labels,omitempty"`
 	// Sources are URLs of what the scenario is made from.
 	Sources []string `json:"sources,omitempty"`
 	// Target is what the drill runs against.
@@ -102,6 +104,9 @@ type DrillFixtures struct {
 	// Services is how many Services exist to be asked for, half of them for "cached", half for "unique" names;
 	// default 400, 2–10000.
 	Services int `json:"services,omitempty"`
+	// Agent makes a DaemonSet called agent, under OnDelete, whose account may read pods, nodes and ConfigMaps: what an update brings
+	// a new version of.
+	Agent bool `json:"agent,omitempty"`
 }
 
 // DrillDNS sets the cluster DNS up.
@@ -187,8 +192,8 @@ type DrillHypothesis struct {
 	During []string `json:"during,omitempty"`
 	// Metric is successRatio, withinRatio, p50Seconds, p99Seconds, maxSeconds, samples, missed or late of a probe, or
 	// mitigationSeconds, recoverySeconds or agentSuccessRatio of the run: the share of the agents' requests, retries
-	// included, that got their answer; or exposedRatio, the share of the nodes that ever ran a change that was rolled out in
-	// steps.
+	// included, that got their answer; or, of a change that was rolled out in steps, exposedRatio, the share of the nodes that ever
+	// ran it, and stopped, 1 when it was stopped by itself and 0 when not.
 	Metric string `json:"metric"`
 	// Within is the limit of withinRatio, in machine time.
 	Within *metav1.Duration `json:"within,omitempty"`

@@ -28,6 +28,16 @@ type DrillAction struct {
 	Network *NetworkAction `json:"network,omitempty"`
 	// AddAPIServers scales the control plane up.
 	AddAPIServers *AddAPIServersAction `json:"addAPIServers,omitempty"`
+	// Update brings a new version of the fixtures' agent to some nodes.
+	Update *UpdateAction `json:"update,omitempty"`
+	// PodStatus reports what a kubelet would of the containers of a change.
+	PodStatus *PodStatusAction `json:"podStatus,omitempty"`
+	// NodeCondition reports that the nodes of a change are sick.
+	NodeCondition *NodeConditionAction `json:"nodeCondition,omitempty"`
+	// Neighbours reports that what else runs on the nodes of a change is not ready.
+	Neighbours *NeighboursAction `json:"neighbours,omitempty"`
+	// Webhook registers an admission webhook that takes its time.
+	Webhook *WebhookAction `json:"webhook,omitempty"`
 }
 
 // DrillIdentity is who acts or asks.
@@ -65,7 +75,7 @@ type DeleteAction struct {
 	As DrillIdentity `json:"as,omitempty"`
 }
 
-// ComponentAction acts on a process of the target.
+// ComponentAction acts on a process of the target. What is stopped or killed is started again when the drill is over.
 type ComponentAction struct {
 	// Name is etcd, kube-apiserver, kube-controller-manager, kube-scheduler, dns, gate or break-glass. A name stands for
 	// all instances; "name-1" is one of them.
@@ -153,6 +163,11 @@ func (a *DrillAction) validate(path *field.Path) field.ErrorList {
 		}
 		return nil
 	})
+	check(a.Update != nil, "update", func(p *field.Path) field.ErrorList { return a.Update.validate(p) })
+	check(a.PodStatus != nil, "podStatus", func(p *field.Path) field.ErrorList { return a.PodStatus.validate(p) })
+	check(a.NodeCondition != nil, "nodeCondition", func(p *field.Path) field.ErrorList { return a.NodeCondition.validate(p) })
+	check(a.Neighbours != nil, "neighbours", func(*field.Path) field.ErrorList { return nil })
+	check(a.Webhook != nil, "webhook", func(p *field.Path) field.ErrorList { return a.Webhook.validate(p) })
 	switch len(set) {
 	case 0:
 		errs = append(errs, field.Required(path, "one action"))
@@ -240,6 +255,16 @@ func (a *DrillAction) Kind() string {
 		return "network"
 	case a.AddAPIServers != nil:
 		return "addAPIServers"
+	case a.Update != nil:
+		return "update"
+	case a.PodStatus != nil:
+		return "podStatus"
+	case a.NodeCondition != nil:
+		return "nodeCondition"
+	case a.Neighbours != nil:
+		return "neighbours"
+	case a.Webhook != nil:
+		return "webhook"
 	}
 	panic(fmt.Sprintf("BUG: an action without a kind: %+v", *a))
 }

@@ -21,7 +21,12 @@ func smallDrill() *Drill {
 		Phases: []DrillPhase{{Name: "baseline", At: at(-time.Minute)}, {Name: "fault", At: at(0)}},
 		Timeline: []DrillStep{{
 			Name: "kill", At: at(0), Action: DrillAction{Component: &ComponentAction{Name: "etcd", Op: ComponentKill}},
+		}, {
+			Name: "update", At: at(0), Action: DrillAction{Update: &UpdateAction{Version: "1", Nodes: 3}},
+		}, {
+			Name: "sick", After: "update", Action: DrillAction{PodStatus: &PodStatusAction{Of: "update", State: PodNotReady}},
 		}},
+		Fixtures:   DrillFixtures{Agent: true},
 		Probes:     []DrillProbe{{Admin: &RequestProbe{}}, {Leases: &LeasesProbe{}}},
 		Recovered:  []DrillCondition{{Probe: "admin", Consecutive: 3}},
 		Hypothesis: []DrillHypothesis{{Name: "works", Probe: "admin", Metric: "successRatio", Op: ">=", Value: 0.9}},
@@ -57,7 +62,7 @@ func TestDrillValidate(t *testing.T) {
 		"phases not in order":     {func(d *Drill) { d.Phases[1].At = at(-2 * time.Minute) }, "phases[1].at"},
 		"two phases of a name":    {func(d *Drill) { d.Phases[1].Name = "baseline" }, "phases[1].name: Duplicate"},
 		"phase after nothing":     {func(d *Drill) { d.Phases[1].At, d.Phases[1].After = nil, "nobody" }, "phases[1].after: Not found"},
-		"two steps of a name":     {func(d *Drill) { d.Timeline = append(d.Timeline, d.Timeline[0]) }, "timeline[1].name: Duplicate"},
+		"two steps of a name":     {func(d *Drill) { d.Timeline = append(d.Timeline, d.Timeline[0]) }, "timeline[3].name: Duplicate"},
 		"a step without a time":   {func(d *Drill) { d.Timeline[0].At = nil }, "exactly one of at and after"},
 		"a step after itself":     {func(d *Drill) { d.Timeline[0].At, d.Timeline[0].After = nil, "kill" }, "in a circle"},
 		"a step without action":   {func(d *Drill) { d.Timeline[0].Action = DrillAction{} }, "timeline[0].action: Required"},
@@ -93,10 +98,32 @@ func TestDrillValidate(t *testing.T) {
 			d.Recovered = nil
 			d.Timeline[0].When = WhenUnhealthy
 		}, "asks whether the target is well"},
-		"the end before a step": {func(d *Drill) { d.End.At = *at(-time.Second) }, "end.at"},
-		"another target":        {func(d *Drill) { d.Target.Kind = "Production" }, "target.kind: Unsupported"},
-		"no nodes":              {func(d *Drill) { d.Parameters.Nodes = -1 }, "parameters.nodes"},
-		"its own rehearsal":     {func(d *Drill) { d.Rehearsal = "small" }, "its own rehearsal"},
+		"the end before a step":                  {func(d *Drill) { d.End.At = *at(-time.Second) }, "end.at"},
+		"another target":                         {func(d *Drill) { d.Target.Kind = "Production" }, "target.kind: Unsupported"},
+		"no nodes":                               {func(d *Drill) { d.Parameters.Nodes = -1 }, "parameters.nodes"},
+		"its own rehearsal":                      {func(d *Drill) { d.Rehearsal = "small" }, "its own rehearsal"},
+		"a label of two words":                   {func(d *Drill) { d.Labels = map[string]string{"class": "slow leak"} }, "labels[class]: Invalid"},
+		"an update of nothing":                   {func(d *Drill) { d.Fixtures.Agent = false }, "fixtures.agent: Required"},
+		"an update to what is":                   {func(d *Drill) { d.Timeline[1].Action.Update.Version = "0" }, "timeline[1].action.update.version: Invalid"},
+		"an update to an image":                  {func(d *Drill) { d.Timeline[1].Action.Update.Version = "a:b" }, "timeline[1].action.update.version: Invalid"},
+		"an update of no node":                   {func(d *Drill) { d.Timeline[1].Action.Update.Nodes = 0 }, "timeline[1].action.update.nodes: Invalid"},
+		"an update of more nodes than there are": {func(d *Drill) { d.Timeline[1].Action.Update.Nodes = 301 }, "timeline[1].action.update.nodes: Invalid"},
+		"an annotation that is none":             {func(d *Drill) { d.Timeline[1].Action.Update.Annotations = map[string]string{"a b": "c"} }, "timeline[1].action.update.annotations[a b]: Invalid"},
+		"pods of no change":                      {func(d *Drill) { d.Timeline[2].Action.PodStatus.Of = "kill" }, "timeline[2].action.podStatus.of: Invalid"},
+		"a pod in no state":                      {func(d *Drill) { d.Timeline[2].Action.PodStatus.State = "Sad" }, "timeline[2].action.podStatus.state: Unsupported"},
+		"a crash that passes": {func(d *Drill) {
+			d.Timeline[2].Action.PodStatus = &PodStatusAction{Of: "update", State: PodCrashLoop, For: *at(time.Second)}
+		}, "timeline[2].action.podStatus.for: Forbidden"},
+		"nodes of no change": {func(d *Drill) {
+			d.Timeline[2].Action = DrillAction{NodeCondition: &NodeConditionAction{Of: "nobody", Type: "MemoryPressure"}}
+		}, "timeline[2].action.nodeCondition.of: Invalid"},
+		"a condition of no node": {func(d *Drill) {
+			d.Timeline[2].Action = DrillAction{NodeCondition: &NodeConditionAction{Of: "update", Type: "Sad"}}
+		}, "timeline[2].action.nodeCondition.type: Unsupported"},
+		"neighbours of no change": {func(d *Drill) { d.Timeline[2].Action = DrillAction{Neighbours: &NeighboursAction{}} }, "timeline[2].action.neighbours.of: Invalid"},
+		"a webhook that never answers": {func(d *Drill) {
+			d.Timeline[2].Action = DrillAction{Webhook: &WebhookAction{Delay: *at(time.Minute)}}
+		}, "timeline[2].action.webhook.delay: Invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := smallDrill()

@@ -15,6 +15,7 @@ func (d *Drill) Validate() field.ErrorList {
 	var errs field.ErrorList
 	errs = append(errs, validateLabel(d.Name, field.NewPath("name"))...)
 	errs = append(errs, required(d.Title, field.NewPath("title"), "one line for people")...)
+	errs = append(errs, validateLabels(d.Labels, field.NewPath("labels"))...)
 	errs = append(errs, d.Target.validate(field.NewPath("target"))...)
 	errs = append(errs, d.Parameters.validate(field.NewPath("parameters"))...)
 	if d.Rehearsal != "" {
@@ -31,6 +32,7 @@ func (d *Drill) Validate() field.ErrorList {
 	steps := d.stepNames()
 	errs = append(errs, d.validatePhases(field.NewPath("phases"), steps)...)
 	errs = append(errs, d.validateTimeline(field.NewPath("timeline"), steps)...)
+	errs = append(errs, d.validateChanges(field.NewPath("timeline"))...)
 	errs = append(errs, d.validateProbes(field.NewPath("probes"))...)
 	errs = append(errs, d.validateRecovered(field.NewPath("recovered"))...)
 	errs = append(errs, d.validateHypothesis(field.NewPath("hypothesis"))...)
@@ -269,7 +271,7 @@ func (d *Drill) validateSelection(probe, series string, path *field.Path) field.
 
 var (
 	probeMetrics = []string{"successRatio", "withinRatio", "p50Seconds", "p99Seconds", "maxSeconds", "samples", "missed", "late"}
-	runMetrics   = []string{"mitigationSeconds", "recoverySeconds", "agentSuccessRatio", "exposedRatio"}
+	runMetrics   = []string{"mitigationSeconds", "recoverySeconds", "agentSuccessRatio", "exposedRatio", "stopped"}
 	// DrillOps are the comparisons of a hypothesis.
 	DrillOps = []string{"<", "<=", ">=", ">", "=="}
 )
@@ -330,6 +332,16 @@ func validateLabel(name string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for _, problem := range validation.IsDNS1123Label(name) {
 		errs = append(errs, field.Invalid(path, name, problem))
+	}
+	return errs
+}
+
+func validateLabels(labels map[string]string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for key, value := range labels {
+		for _, problem := range append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...) {
+			errs = append(errs, field.Invalid(path.Key(key), value, problem))
+		}
 	}
 	return errs
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/drill"
 	"github.com/seakeep/seakeep/rollout/analysis"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/verdict"
@@ -48,6 +49,17 @@ type outcome struct {
 	why   string
 	// attributed is whether the change may be taken back by itself.
 	attributed bool
+	// judged is what the trial's own hypothesis is by that; "" when no drill was run.
+	judged drill.Verdict
+}
+
+// rollout is the outcome as a drill's hypotheses are told of it.
+func (o outcome) rollout(exposed, nodes int) *drill.Rollout {
+	r := &drill.Rollout{ExposedNodes: exposed, Nodes: nodes, Phase: string(o.verdict), Reason: o.why, Undecided: o.verdict == verdict.Unknown}
+	if o.verdict == verdict.Fail {
+		r.Stopped = &o.took
+	}
+	return r
 }
 
 // replayed judges a trace again, as an Analyst would have live.

@@ -2,25 +2,24 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 
+	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/bench/run"
-	"github.com/seakeep/seakeep/internal/pki"
+	"github.com/seakeep/seakeep/drill"
+	"github.com/seakeep/seakeep/drill/catalog"
 	"github.com/seakeep/seakeep/rollout/analysis"
 	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/verdict"
 )
-
-func tlsOf(p *pki.Pair) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.TLS()}}
-}
 
 // othersNeed is how long the gates that are compared with look at a change at least. A trace is looked at for as long as there is
 // patience: courses drawn from it may take longer than it did.
@@ -29,80 +28,138 @@ const othersNeed = bakes + 2*time.Second
 // patience is how long is waited for a verdict.
 const patience = 3 * bakes
 
-// before is how long the clusters are measured before the change comes.
-const before = 7 * time.Second
+// layers is what the trials are run with: verdicts, and nothing that takes a change back.
+const layers = "verdict"
 
-// live runs one trial on the labs: measures, lets the change onto its nodes, looks until there is a verdict and for at least so
-// long, and takes it back.
+// live runs one trial on the labs, as the Drill that it is, and judges beside it: until there is a verdict, and for at least so
+// long from the exposure on. Then it takes the change back.
 func (r *labRig) live(ctx context.Context, t trial, n int, atLeast time.Duration) (o outcome, recorded *trace, err error) {
-	exposedCluster, err := r.big.cluster(withChange)
+	d := *t.Drill
+	d.Parameters.Seed = r.seed*1_000_003 + uint64(n) // other nodes each time
+	l := &looking{rig: r, nodes: t.update.Action.Update.Nodes, atLeast: atLeast, trace: &trace{Trial: t.Name}}
+	if l.before, err = r.pods(ctx); err != nil {
+		return o, nil, err
+	}
+	analyst, err := r.analyst(l)
 	if err != nil {
 		return o, nil, err
 	}
-	exposedCluster.Workload = analysis.Labelled{Client: r.big.client, Namespace: namespace, Selector: "app=" + component, Label: appsv1.ControllerRevisionHashLabelKey}
-	exposedCluster.FlowSchema = schema
-	control, err := r.small.cluster(without)
-	if err != nil {
-		return o, nil, err
-	}
-	recorded = &trace{Trial: t.Name}
-	var mu sync.Mutex
-	analyst, err := analysis.New(analysis.Options{
-		Analysis: spec(), Interval: interval, Clusters: []analysis.Cluster{exposedCluster, control}, Log: slog.New(slog.DiscardHandler),
-		Record: func(one analysis.Record) {
-			mu.Lock()
-			defer mu.Unlock()
-			recorded.Looks = append(recorded.Looks, one)
+	l.analyst = analyst
+	measuring, stop := context.WithCancel(ctx)
+	measured := make(chan error, 1)
+	go func() { measured <- analyst.Run(measuring) }()
+	result, err := drill.Run(ctx, &d, drilled{world: r.big, over: l.over.Load}, drill.Options{
+		Layers: layers, Log: slog.New(slog.DiscardHandler), NewProbe: catalog.NewProbe,
+		NewAction: func(a v1alpha1.DrillAction, env drill.Env) (drill.Action, error) {
+			action, err := catalog.NewAction(a, env)
+			if err == nil && a.Update != nil {
+				action = &watchedUpdate{Action: action, looking: l, beside: env.Beside}
+			}
+			return action, err
 		},
 	})
+	stop()
+	err = errors.Join(err, l.failed, <-measured)
+	if err == nil && len(result.Problems) > 0 {
+		err = fmt.Errorf("the drill did not go as it is written: %q", result.Problems)
+	}
+	if back := r.back(ctx, l.before); back != nil {
+		err = errors.Join(err, fmt.Errorf("taking the change back: %w", back))
+	}
 	if err != nil {
 		return o, nil, err
 	}
-	measuring, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- analyst.Run(measuring) }()
-	defer func() {
-		stop()
-		err = errors.Join(err, <-ended)
-	}()
-	if err := run.Pause(ctx, before); err != nil {
-		return o, nil, err
-	}
-	recorded.Since = time.Now()
-	exposed, update, stable, err := r.step(ctx, fmt.Sprint("agent:", n), t.Nodes)
+	o = l.held.outcome
+	result.Rollout = o.rollout(len(l.exposure.Exposed), d.Parameters.Nodes)
+	o.judged = drill.Overall(drill.Judge(result))
+	return o, l.trace, nil
+}
+
+// analyst measures both clusters, and keeps what it measures.
+func (r *labRig) analyst(l *looking) (*analysis.Analyst, error) {
+	exposed, err := r.big.cluster(withChange)
 	if err != nil {
-		return o, nil, fmt.Errorf("letting the change onto its nodes: %w", err)
+		return nil, err
 	}
-	recorded.Exposed = exposed
-	undo, err := r.start(ctx, t, exposed, update)
+	exposed.Workload = analysis.Labelled{Client: r.big.client, Namespace: namespace, Selector: "app=" + agent, Label: appsv1.ControllerRevisionHashLabelKey}
+	exposed.FlowSchema = schema
+	control, err := r.small.cluster(without)
 	if err != nil {
-		return o, nil, err
+		return nil, err
 	}
-	e := engine.Exposure{Cluster: withChange, Step: 1, Nodes: 12, Planned: t.Nodes, Exposed: exposed, Since: recorded.Since, Ready: recorded.Since, UpdateRevision: update, StableRevision: stable}
-	var h held
+	return analysis.New(analysis.Options{
+		Analysis: spec(), Interval: interval, Clusters: []analysis.Cluster{exposed, control}, Log: slog.New(slog.DiscardHandler),
+		Record: func(one analysis.Record) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.trace.Looks = append(l.trace.Looks, one)
+		},
+	})
+}
+
+// watchedUpdate is a trial's update, and begins to look when it is done.
+type watchedUpdate struct {
+	drill.Action
+	looking *looking
+	beside  func(drill.Beside)
+}
+
+// Do implements drill.Action.
+func (w *watchedUpdate) Do(ctx context.Context) error {
+	l := w.looking
+	l.trace.Since = time.Now()
+	err := w.Action.Do(ctx)
+	if err != nil {
+		return err
+	}
+	e := engine.Exposure{
+		Cluster: withChange, Step: 1, Nodes: l.rig.big.nodes, Planned: l.nodes, Since: l.trace.Since, Ready: l.trace.Since, StableRevision: revision(l.before[0]),
+	}
+	if e.Exposed, e.UpdateRevision, err = l.rig.changed(ctx, e.StableRevision); err != nil {
+		return err
+	}
+	l.exposure, l.trace.Exposed = e, e.Exposed
+	w.beside(drill.Beside{While: l.look})
+	return nil
+}
+
+// looking judges one trial while it runs. What is not locked is written by one goroutine and read when that has ended.
+type looking struct {
+	rig     *labRig
+	analyst *analysis.Analyst
+	before  []corev1.Pod
+	nodes   int
+	atLeast time.Duration
+
+	exposure engine.Exposure
+	held     held
+	failed   error
+	over     atomic.Bool
+
+	mu    sync.Mutex
+	trace *trace
+}
+
+// look looks until there is a verdict and the others have seen enough.
+func (l *looking) look(ctx context.Context) {
+	defer l.over.Store(true)
 	decided := false
-	for deadline := recorded.Since.Add(patience); time.Now().Before(deadline); {
-		look, err := analyst.Look(ctx, e)
+	for since := l.trace.Since; time.Since(since) < patience; {
+		look, err := l.analyst.Look(ctx, l.exposure)
 		if err != nil {
-			return o, nil, errors.Join(err, undo(context.WithoutCancel(ctx)))
+			l.failed = err
+			return
 		}
 		// It is looked on for as long as the others need, and ours has said what it said.
-		decided = decided || h.add(time.Now(), recorded.Since, look)
-		if decided && time.Since(recorded.Since) >= atLeast {
-			break
+		decided = decided || l.held.add(time.Now(), since, look)
+		if decided && time.Since(since) >= l.atLeast {
+			return
 		}
 		if err := run.Pause(ctx, interval); err != nil {
-			return o, nil, errors.Join(err, undo(context.WithoutCancel(ctx)))
+			return // the drill's end came first
 		}
 	}
-	if h.verdict == verdict.Unknown {
-		h.why = "no verdict: " + h.why
+	if l.held.verdict == verdict.Unknown {
+		l.held.why = "no verdict: " + l.held.why
 	}
-	if err := undo(ctx); err != nil {
-		return o, nil, fmt.Errorf("taking the effects back: %w", err)
-	}
-	if err := r.back(ctx, update); err != nil {
-		return o, nil, fmt.Errorf("taking the change back: %w", err)
-	}
-	return h.outcome, recorded, nil
 }

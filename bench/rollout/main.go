@@ -1,5 +1,5 @@
 // Command rollout measures how well a change that does harm is told from one that does none, how soon, and how fast it is taken
-// back when it has saturated the API server. Each change is a file of the folder trials: a crash loop, DNS that breaks, a
+// back when it has saturated the API server. Each change is a Drill, a file of the folder trials: a crash loop, DNS that breaks, a
 // control plane that is asked too much, a leak, a node that falls sick, latency alone, and changes that do no harm. Each is run
 // live on two labs, one with the change and one without; many more courses of them are drawn from what was recorded. Beside
 // the verdict stand a gate that knows readiness only, and thresholds that somebody wrote down once.
@@ -86,7 +86,7 @@ func (r *rig) Close() {}
 // Setup implements run.Rig.
 func (r *rig) Setup(context.Context) []string {
 	return []string{
-		"Live: a lab of 12 nodes and 500 pods, its API server bound to one CPU, with two real CoreDNS, 40 writes and 60 reads a second of others; and one of 3 nodes without the change. A DaemonSet under OnDelete is put on 1–3 nodes; it is judged every 500 ms with 3 looks in a row, and passes when it was well for 9 s.",
+		"Live: a lab of 12 nodes and 500 pods, its API server bound to one CPU, with two real CoreDNS, 40 writes and 60 reads a second of others; and one of 3 nodes without the change. Each trial is a Drill, run by the drills' engine: a DaemonSet under OnDelete comes to 1–3 nodes in a new version; it is judged every 500 ms with 3 looks in a row, and passes when it was well for 9 s.",
 		"What a kubelet would report of a crash or of a node without memory is reported in its place: the nodes are simulated. Requests, watches, the webhook, DNS servers that end, and everything that judges are real.",
 		fmt.Sprintf("Drawn: %d courses from the traces of such runs: another time before the change, 4 %% of looks missing, latencies up to a half different and drifting on both clusters, single wild values, lost DNS answers, mishaps of bystanders.", r.options.drawn),
 		"readiness only: all pods of the change are ready 4 s after, and stay so. fixed thresholds: an AnalysisTemplate with Kubernetes' latency objectives, 1 % refused, 85 % processor, 99 % DNS and readiness, failureLimit 2. Both judge the same records.",
@@ -110,7 +110,7 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 	}
 	var all []judged
 	if r.options.live || r.options.rescues > 0 {
-		labs, err := newLabRig(ctx, r.dir, r.options.seed, r.say)
+		labs, err := newLabRig(ctx, r.dir, trials[0].Drill, r.options, r.say)
 		if err != nil {
 			return err
 		}
@@ -168,7 +168,7 @@ func (r *rig) explain(report *result.Report, all []judged) {
 	var top []string
 	for _, j := range all {
 		if j.wrong() {
-			top = append(top, fmt.Sprintf("%s (%s, live %t): %s after %s: %s", j.trial.Name, j.trial.Class, j.live, j.by[subject].verdict, j.by[subject].took.Round(100*time.Millisecond), j.by[subject].why))
+			top = append(top, fmt.Sprintf("%s (%s, live %t): %s after %s: %s", j.trial.Name, j.trial.class, j.live, j.by[subject].verdict, j.by[subject].took.Round(100*time.Millisecond), j.by[subject].why))
 		}
 	}
 	if len(top) == 0 {
@@ -186,7 +186,7 @@ func (r *rig) explain(report *result.Report, all []judged) {
 }
 
 // wrong is true when the verdict is not what the change is.
-func (j judged) wrong() bool { return (j.by[subject].verdict == verdict.Fail) != j.trial.bad() }
+func (j judged) wrong() bool { return (j.by[subject].verdict == verdict.Fail) != j.trial.bad }
 
 func (r *rig) measureLive(ctx context.Context, labs *labRig, trials []trial) ([]judged, error) {
 	atLeast := othersNeed
@@ -212,11 +212,7 @@ func (r *rig) measureLive(ctx context.Context, labs *labRig, trials []trial) ([]
 			return nil, err
 		}
 		j := judged{trial: t, live: true, by: map[string]outcome{subject: o, readiness: readinessOnly(recorded), fixed: f}}
-		mark := ""
-		if j.wrong() {
-			mark = "  WRONG"
-		}
-		r.say("live %-16s %-7s after %-6s (%d looks, attributed %t): %s; readiness only %s, thresholds %s%s", t.Name, o.verdict, o.took.Round(100*time.Millisecond), o.looks, o.attributed, o.why, j.by[readiness].verdict, f.verdict, mark)
+		r.say("live %-16s %-7s after %-6s (%d looks, attributed %t): %s; readiness only %s, thresholds %s; the drill: %s", t.Name, o.verdict, o.took.Round(100*time.Millisecond), o.looks, o.attributed, o.why, j.by[readiness].verdict, f.verdict, o.judged)
 		if r.options.record {
 			if err := recorded.write(r.options.traces); err != nil {
 				return nil, err
@@ -273,7 +269,7 @@ func draw(ctx context.Context, trials []trial, dir string, n int, seed uint64) (
 		if _, ok := traces[t.Name]; !ok {
 			continue
 		}
-		if t.bad() {
+		if t.bad {
 			kinds[0] = append(kinds[0], t)
 		} else {
 			kinds[1] = append(kinds[1], t)
@@ -303,9 +299,9 @@ func count(all []judged, judge string) counts {
 	for _, j := range all {
 		fails := j.by[judge].verdict == verdict.Fail
 		switch {
-		case j.trial.bad() && fails:
+		case j.trial.bad && fails:
 			c.hit++
-		case j.trial.bad():
+		case j.trial.bad:
 			c.missed++
 		case fails:
 			c.alarm++
@@ -356,7 +352,7 @@ func summary(all []judged, want func(judged) bool, name string) []result.Case {
 	for _, judge := range []string{subject, readiness, fixed} {
 		var times []float64
 		for _, j := range all {
-			if o := j.by[judge]; j.trial.bad() && o.verdict == verdict.Fail {
+			if o := j.by[judge]; j.trial.bad && o.verdict == verdict.Fail {
 				times = append(times, o.took.Seconds())
 			}
 		}
@@ -376,16 +372,16 @@ func summary(all []judged, want func(judged) bool, name string) []result.Case {
 	}
 	unknown, attributed := 0, 0
 	for _, j := range all {
-		if !j.trial.bad() && j.by[subject].verdict == verdict.Unknown {
+		if !j.trial.bad && j.by[subject].verdict == verdict.Unknown {
 			unknown++
 		}
-		if j.trial.bad() && j.by[subject].attributed {
+		if j.trial.bad && j.by[subject].attributed {
 			attributed++
 		}
 	}
 	good := 0
 	for _, j := range all {
-		if !j.trial.bad() {
+		if !j.trial.bad {
 			good++
 		}
 	}
@@ -400,7 +396,7 @@ func summary(all []judged, want func(judged) bool, name string) []result.Case {
 func classes(all []judged) []result.Case {
 	groups := map[string][]judged{}
 	for _, j := range all {
-		groups[j.trial.Class] = append(groups[j.trial.Class], j)
+		groups[j.trial.class] = append(groups[j.trial.class], j)
 		if j.live {
 			groups["live"] = append(groups["live"], j)
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,23 +13,23 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/bench/run"
+	"github.com/seakeep/seakeep/drill/fixtures"
 	"github.com/seakeep/seakeep/lab"
 	"github.com/seakeep/seakeep/rollout/analysis"
 )
 
-// The component that is rolled out.
+// What is rolled out is the agent of the drills' fixtures.
 const (
 	namespace = "telemetry"
-	component = "agent"
-	schema    = "telemetry-agent"
-	// stableImage is what it runs before and after each change.
-	stableImage = "agent:0"
+	agent     = fixtures.Agent
+	schema    = namespace + "-" + agent
 )
 
 // world is one cluster with what runs on it anyway.
@@ -43,7 +42,7 @@ type world struct {
 	all    sync.WaitGroup
 }
 
-func newWorld(ctx context.Context, dir string, o lab.Options, writes, reads float64) (_ *world, err error) {
+func newWorld(ctx context.Context, dir string, o lab.Options, replicas int, writes, reads float64) (_ *world, err error) {
 	o.Dir = dir
 	l, err := lab.Up(ctx, o)
 	if err != nil {
@@ -61,7 +60,7 @@ func newWorld(ctx context.Context, dir string, o lab.Options, writes, reads floa
 	if w.client, err = clientOf(l.RESTConfig(lab.Masters)); err != nil {
 		return nil, err
 	}
-	if w.dns, err = l.StartDNS(ctx, lab.DNSOptions{Replicas: 2}); err != nil {
+	if w.dns, err = l.StartDNS(ctx, lab.DNSOptions{Replicas: replicas}); err != nil {
 		return nil, err
 	}
 	// Somebody works on every cluster: percentiles need requests.
@@ -143,29 +142,40 @@ func (w *world) cluster(name string) (analysis.Cluster, error) {
 type labRig struct {
 	big, small *world
 	say        run.Say
-	random     *rand.Rand
+	seed       uint64
 }
 
-func newLabRig(ctx context.Context, dir string, seed uint64, say run.Say) (_ *labRig, err error) {
-	r := &labRig{say: say, random: rand.New(rand.NewPCG(seed, 1))}
+// newLabRig makes the labs with what d, any of the trials, says of its target and fixtures; they are the same in all.
+func newLabRig(ctx context.Context, dir string, d *v1alpha1.Drill, o options, say run.Say) (_ *labRig, err error) {
+	r := &labRig{say: say, seed: o.seed}
 	defer func() {
 		if err != nil {
 			r.close()
 		}
 	}()
-	say("starting the cluster for the change, 12 nodes and 500 pods")
-	// Without a bound one LIST loop has the machine, and every process on it, and not the API server, is slow.
-	if r.big, err = newWorld(ctx, filepath.Join(dir, "big"), lab.Options{Nodes: 12, Pods: 500, Seed: int64(seed), Bounds: map[string]lab.Bounds{lab.KindAPIServer: {CPU: 0.9}}}, 40, 60); err != nil {
+	self, err := filepath.Abs(o.seakeep)
+	if err != nil {
+		return nil, err
+	}
+	say(fmt.Sprintf("starting the cluster for the change, %d nodes and %d pods", d.Parameters.Nodes, *d.Parameters.Pods))
+	big := lab.Options{Nodes: d.Parameters.Nodes, Pods: *d.Parameters.Pods, Seed: int64(o.seed), Self: self, Bounds: map[string]lab.Bounds{}}
+	for _, b := range d.Target.Bounds {
+		big.Bounds[b.Component] = lab.Bounds{CPU: b.CPU}
+	}
+	if r.big, err = newWorld(ctx, filepath.Join(dir, "big"), big, d.Target.DNSReplicas, 40, 60); err != nil {
 		return nil, fmt.Errorf("starting the cluster for the change: %w", err)
 	}
 	say("starting the one without it, 3 nodes and 10 pods")
-	if r.small, err = newWorld(ctx, filepath.Join(dir, "small"), lab.Options{Nodes: 3, Pods: 10, Seed: int64(seed)}, 20, 30); err != nil {
+	if r.small, err = newWorld(ctx, filepath.Join(dir, "small"), lab.Options{Nodes: 3, Pods: 10, Seed: int64(o.seed)}, d.Target.DNSReplicas, 20, 30); err != nil {
 		return nil, fmt.Errorf("starting the cluster without the change: %w", err)
 	}
 	for _, w := range []*world{r.big, r.small} {
-		if err := w.install(ctx); err != nil {
+		if err := w.install(ctx, d); err != nil {
 			return nil, err
 		}
+	}
+	if err := r.big.lab.StartAgents(ctx); err != nil {
+		return nil, fmt.Errorf("starting what asks for the change: %w", err)
 	}
 	return r, nil
 }
@@ -178,84 +188,42 @@ func (r *labRig) close() {
 	}
 }
 
-// install brings the component in its first version, with an account and a flow schema of its own.
-func (w *world) install(ctx context.Context) error {
-	c := w.client
-	labels := map[string]string{"app": component}
-	steps := []func() error{
-		func() error {
-			_, err := c.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
-			return err
-		},
-		func() error {
-			_, err := c.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: component}}, metav1.CreateOptions{})
-			return err
-		},
-		func() error {
-			_, err := c.RbacV1().ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: schema}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods", "nodes", "configmaps"}, Verbs: []string{"get", "list", "watch"}}}}, metav1.CreateOptions{})
-			return err
-		},
-		func() error {
-			_, err := c.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
-				ObjectMeta: metav1.ObjectMeta{Name: schema}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: schema},
-				Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: component}},
-			}, metav1.CreateOptions{})
-			return err
-		},
-		func() error {
-			shares := int32(30)
-			_, err := c.FlowcontrolV1().PriorityLevelConfigurations().Create(ctx, &flowcontrolv1.PriorityLevelConfiguration{
-				ObjectMeta: metav1.ObjectMeta{Name: schema},
-				Spec: flowcontrolv1.PriorityLevelConfigurationSpec{Type: flowcontrolv1.PriorityLevelEnablementLimited, Limited: &flowcontrolv1.LimitedPriorityLevelConfiguration{
-					NominalConcurrencyShares: &shares, LimitResponse: flowcontrolv1.LimitResponse{Type: flowcontrolv1.LimitResponseTypeQueue, Queuing: &flowcontrolv1.QueuingConfiguration{Queues: 16, HandSize: 4, QueueLengthLimit: 50}},
-				}},
-			}, metav1.CreateOptions{})
-			return err
-		},
-		func() error {
-			_, err := c.FlowcontrolV1().FlowSchemas().Create(ctx, &flowcontrolv1.FlowSchema{
-				ObjectMeta: metav1.ObjectMeta{Name: schema},
-				Spec: flowcontrolv1.FlowSchemaSpec{
-					MatchingPrecedence: 100, PriorityLevelConfiguration: flowcontrolv1.PriorityLevelConfigurationReference{Name: schema},
-					DistinguisherMethod: &flowcontrolv1.FlowDistinguisherMethod{Type: flowcontrolv1.FlowDistinguisherMethodByUserType},
-					Rules: []flowcontrolv1.PolicyRulesWithSubjects{{
-						Subjects:      []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindServiceAccount, ServiceAccount: &flowcontrolv1.ServiceAccountSubject{Namespace: namespace, Name: component}}},
-						ResourceRules: []flowcontrolv1.ResourcePolicyRule{{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}, ClusterScope: true, Namespaces: []string{"*"}}},
-					}},
-				},
-			}, metav1.CreateOptions{})
-			return err
-		},
-		func() error {
-			_, err := c.AppsV1().DaemonSets(namespace).Create(ctx, &appsv1.DaemonSet{
-				ObjectMeta: metav1.ObjectMeta{Name: component},
-				Spec: appsv1.DaemonSetSpec{
-					Selector: &metav1.LabelSelector{MatchLabels: labels}, UpdateStrategy: appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType},
-					Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{
-						ServiceAccountName: component, Containers: []corev1.Container{{Name: component, Image: stableImage}},
-					}},
-				},
-			}, metav1.CreateOptions{})
-			return err
-		},
+// install makes the drills' fixtures, with the agent in its first version, and a flow schema of the agent's own.
+func (w *world) install(ctx context.Context, d *v1alpha1.Drill) error {
+	if err := fixtures.Prepare(ctx, d, drilled{world: w}); err != nil {
+		return err
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return fmt.Errorf("installing the component: %w", err)
-		}
+	shares := int32(30)
+	_, err := w.client.FlowcontrolV1().PriorityLevelConfigurations().Create(ctx, &flowcontrolv1.PriorityLevelConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: schema},
+		Spec: flowcontrolv1.PriorityLevelConfigurationSpec{Type: flowcontrolv1.PriorityLevelEnablementLimited, Limited: &flowcontrolv1.LimitedPriorityLevelConfiguration{
+			NominalConcurrencyShares: &shares, LimitResponse: flowcontrolv1.LimitResponse{Type: flowcontrolv1.LimitResponseTypeQueue, Queuing: &flowcontrolv1.QueuingConfiguration{Queues: 16, HandSize: 4, QueueLengthLimit: 50}},
+		}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("making the agent's priority level: %w", err)
 	}
-	return run.Until(ctx, time.Minute, func(ctx context.Context) error {
-		if pods, err := w.pods(ctx); err != nil || len(pods) != w.nodes || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !isReady(p) }) {
-			return fmt.Errorf("%d pods of the component are there: %w", len(pods), err)
-		}
-		return nil
-	})
+	_, err = w.client.FlowcontrolV1().FlowSchemas().Create(ctx, &flowcontrolv1.FlowSchema{
+		ObjectMeta: metav1.ObjectMeta{Name: schema},
+		Spec: flowcontrolv1.FlowSchemaSpec{
+			MatchingPrecedence: 100, PriorityLevelConfiguration: flowcontrolv1.PriorityLevelConfigurationReference{Name: schema},
+			DistinguisherMethod: &flowcontrolv1.FlowDistinguisherMethod{Type: flowcontrolv1.FlowDistinguisherMethodByUserType},
+			Rules: []flowcontrolv1.PolicyRulesWithSubjects{{
+				Subjects:      []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindServiceAccount, ServiceAccount: &flowcontrolv1.ServiceAccountSubject{Namespace: namespace, Name: agent}}},
+				ResourceRules: []flowcontrolv1.ResourcePolicyRule{{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}, ClusterScope: true, Namespaces: []string{"*"}}},
+			}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("making the agent's flow schema: %w", err)
+	}
+	return nil
 }
 
 func (r *labRig) pods(ctx context.Context) ([]corev1.Pod, error) { return r.big.pods(ctx) }
 
 func (w *world) pods(ctx context.Context) ([]corev1.Pod, error) {
-	list, err := w.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + component})
+	list, err := w.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + agent})
 	if err != nil {
 		return nil, err
 	}
@@ -269,70 +237,33 @@ func isReady(p corev1.Pod) bool {
 // token is one of the component's own.
 func (r *labRig) token(ctx context.Context) (string, error) {
 	hour := int64(3600)
-	request, err := r.big.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, component, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hour}}, metav1.CreateOptions{})
+	request, err := r.big.client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, agent, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &hour}}, metav1.CreateOptions{})
 	if err != nil {
 		return "", err
 	}
 	return request.Status.Token, nil
 }
 
-// agent is a client with the component's own token.
-func (r *labRig) agent(ctx context.Context) (*kubernetes.Clientset, error) {
-	token, err := r.token(ctx)
-	if err != nil {
-		return nil, err
-	}
-	config := rest.AnonymousClientConfig(r.big.lab.RESTConfig(lab.Masters))
-	config.BearerToken = token
-	return clientOf(config)
-}
+// revision is which template a pod was made of.
+func revision(p corev1.Pod) string { return p.Labels[appsv1.ControllerRevisionHashLabelKey] }
 
-// step puts a new version of the component on some nodes, and returns them with the revisions.
-func (r *labRig) step(ctx context.Context, image string, nodes int) (exposed []string, update, stable string, err error) {
+// changed are the nodes that run another revision than this one, and which.
+func (r *labRig) changed(ctx context.Context, stable string) (exposed []string, update string, err error) {
 	pods, err := r.pods(ctx)
+	for _, p := range pods {
+		if h := revision(p); h != stable {
+			update = h
+			exposed = append(exposed, p.Spec.NodeName)
+		}
+	}
+	return exposed, update, err
+}
+
+// back puts the old template back, deletes the pods of all revisions but the one before, and waits until none is left.
+func (r *labRig) back(ctx context.Context, before []corev1.Pod) error {
+	stable := revision(before[0])
+	_, err := r.big.client.AppsV1().DaemonSets(namespace).Patch(ctx, agent, types.ApplyPatchType, fixtures.AgentVersion(v1alpha1.AgentVersion, nil), metav1.PatchOptions{FieldManager: fixtures.AgentManager, Force: new(true)})
 	if err != nil {
-		return nil, "", "", err
-	}
-	stable = pods[0].Labels[appsv1.ControllerRevisionHashLabelKey]
-	if err := r.template(ctx, image); err != nil {
-		return nil, "", "", err
-	}
-	r.random.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })
-	for _, p := range pods[:nodes] {
-		exposed = append(exposed, p.Spec.NodeName)
-		if err := r.big.client.CoreV1().Pods(namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}}); err != nil {
-			return nil, "", "", err
-		}
-	}
-	err = run.Until(ctx, 30*time.Second, func(ctx context.Context) error {
-		pods, err := r.pods(ctx)
-		if err != nil {
-			return err
-		}
-		n := 0
-		for _, p := range pods {
-			if h := p.Labels[appsv1.ControllerRevisionHashLabelKey]; h != stable {
-				update = h
-				n++
-			}
-		}
-		if n != nodes {
-			return fmt.Errorf("%d of %d nodes run the change", n, nodes)
-		}
-		return nil
-	})
-	return exposed, update, stable, err
-}
-
-func (r *labRig) template(ctx context.Context, image string) error {
-	patch := fmt.Sprintf(`{"spec":{"template":{"spec":{"containers":[{"name":%q,"image":%q}]}}}}`, component, image)
-	_, err := r.big.client.AppsV1().DaemonSets(namespace).Patch(ctx, component, "application/strategic-merge-patch+json", []byte(patch), metav1.PatchOptions{})
-	return err
-}
-
-// back puts the old template back, deletes the pods of a revision, and waits until none is left.
-func (r *labRig) back(ctx context.Context, update string) error {
-	if err := r.template(ctx, stableImage); err != nil {
 		return err
 	}
 	return run.Until(ctx, 30*time.Second, func(ctx context.Context) error {
@@ -342,12 +273,12 @@ func (r *labRig) back(ctx context.Context, update string) error {
 		}
 		left := 0
 		for _, p := range pods {
-			if p.Labels[appsv1.ControllerRevisionHashLabelKey] == update {
+			if revision(p) != stable {
 				left++
 				_ = r.big.client.CoreV1().Pods(namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
 			}
 		}
-		if left > 0 || len(pods) != 12 || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !isReady(p) }) {
+		if left > 0 || len(pods) != r.big.nodes || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !isReady(p) }) {
 			return fmt.Errorf("%d pods of the change are left, %d pods", left, len(pods))
 		}
 		return nil

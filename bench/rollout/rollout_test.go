@@ -12,9 +12,9 @@ func TestTrialsAreRead(t *testing.T) {
 	}
 	classes := map[string]int{}
 	for _, one := range trials {
-		classes[one.Class]++
+		classes[one.class]++
 	}
-	for _, class := range []string{"crash loop", "DNS breakage", "control-plane cost", "slow leak", "node only", "latency only", good} {
+	for _, class := range []string{"crash-loop", "dns-breakage", "control-plane-cost", "slow-leak", "node-only", "latency-only", good} {
 		if classes[class] == 0 {
 			t.Errorf("there is no trial of the class %s", class)
 		}
@@ -54,8 +54,8 @@ func TestTracesAreJudgedRight(t *testing.T) {
 	// Every class by itself: each is a share of all that precision and recall of them together may hide.
 	classes := map[string][]judged{}
 	for _, j := range drawn {
-		if j.trial.bad() {
-			classes[j.trial.Class] = append(classes[j.trial.Class], j)
+		if j.trial.bad {
+			classes[j.trial.class] = append(classes[j.trial.class], j)
 		}
 	}
 	if len(classes) != 6 {

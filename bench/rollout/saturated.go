@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -45,7 +44,7 @@ type sample struct {
 }
 
 // costs are counted by the scale gate's flow schema, and in jail.
-var costs = []string{observe.Schema{ServiceAccount: namespace + "/" + component}.Name(), apf.Jail{ServiceAccount: namespace + "/" + component}.Name()}
+var costs = []string{observe.Schema{ServiceAccount: namespace + "/" + agent}.Name(), apf.Jail{ServiceAccount: namespace + "/" + agent}.Name()}
 
 func (r *labRig) sample(ctx context.Context) (s sample, err error) {
 	within, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -148,7 +147,7 @@ func (r *labRig) rescue(ctx context.Context, seakeep, dir string, n int) (out re
 		return out, err
 	}
 	file := filepath.Join(dir, "rollout.yaml")
-	err = os.WriteFile(file, fmt.Appendf(nil, rescueFleet, namespace, component, n), 0o600)
+	err = os.WriteFile(file, fmt.Appendf(nil, rescueFleet, namespace, agent, n), 0o600)
 	for name, w := range map[string]*world{"big": r.big, "small": r.small} {
 		err = errors.Join(err, w.lab.WriteKubeconfig(filepath.Join(dir, name+".kubeconfig"), lab.Masters, "", ""))
 	}
@@ -159,7 +158,7 @@ func (r *labRig) rescue(ctx context.Context, seakeep, dir string, n int) (out re
 	if err != nil {
 		return out, err
 	}
-	stable := pods[0].Labels[appsv1.ControllerRevisionHashLabelKey]
+	stable := revision(pods[0])
 
 	if seakeep, err = filepath.Abs(seakeep); err != nil {
 		return out, err
@@ -254,7 +253,7 @@ func (r *labRig) stormOnThree(ctx context.Context, stable string) (began time.Ti
 		}
 		exposed := 0
 		for _, pod := range pods {
-			if pod.Labels[appsv1.ControllerRevisionHashLabelKey] != stable && isReady(pod) {
+			if revision(pod) != stable && isReady(pod) {
 				exposed++
 			}
 		}

@@ -1,66 +1,30 @@
 package main
 
 import (
+	"bytes"
 	"embed"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 
-	"sigs.k8s.io/yaml"
+	"github.com/seakeep/seakeep/api/v1alpha1"
+	"github.com/seakeep/seakeep/internal/config"
 )
 
-// effect is what a change does once it runs.
-type effect struct {
-	// Kind is one of those below.
-	Kind effectKind `json:"kind"`
-	// Rate is requests a second of each exposed node, for Lists, Gets and Watches; milliseconds of delay for SlowWebhook.
-	Rate float64 `json:"rate,omitempty"`
-}
-
-type effectKind string
-
-// What changes do. A simulated node has no processes: what a kubelet would report of a crash, or of a node that runs out of
-// memory, is reported for it; all else is done.
-const (
-	// crashLoop reports a container that restarts and is not ready.
-	crashLoop effectKind = "CrashLoop"
-	// neverReady reports a container that runs and is not ready.
-	neverReady effectKind = "NeverReady"
-	// lateReady reports one that is ready after two seconds.
-	lateReady effectKind = "LateReady"
-	// breakDNS ends the DNS server that would run on the exposed node.
-	breakDNS effectKind = "BreakDNS"
-	// lists LIST all pods of the cluster, gets GET one node each, both with the component's own token.
-	lists effectKind = "Lists"
-	gets  effectKind = "Gets"
-	// watches opens watches and never closes them.
-	watches effectKind = "LeakWatches"
-	// slowWebhook registers an admission webhook that takes its time.
-	slowWebhook effectKind = "SlowWebhook"
-	// sickNode reports memory pressure on exposed nodes, sickNeighbours that other pods there are not ready.
-	sickNode       effectKind = "SickNode"
-	sickNeighbours effectKind = "SickNeighbours"
-)
-
-var effectKinds = []effectKind{crashLoop, neverReady, lateReady, breakDNS, lists, gets, watches, slowWebhook, sickNode, sickNeighbours}
-
-// trial is one change: a file of the folder trials.
+// trial is one change: a Drill that brings a new version of the fixtures' agent to some nodes, and claims that it is stopped, or
+// let on.
 type trial struct {
-	// Name and Title are for people.
-	Name  string `json:"name"`
-	Title string `json:"title"`
-	// Class is what kind of harm it does; good ones do none.
-	Class string `json:"class"`
-	// Nodes is how many nodes the change is let onto.
-	Nodes   int      `json:"nodes"`
-	Effects []effect `json:"effects,omitempty"`
+	*v1alpha1.Drill
+	// class is what kind of harm it does; good ones do none.
+	class string
+	// update is the step that brings the change.
+	update *v1alpha1.DrillStep
+	// bad is true when it is to be stopped.
+	bad bool
 }
 
 // good is the class of changes that do no harm.
 const good = "good"
-
-func (t trial) bad() bool { return t.Class != good }
 
 //go:embed trials/*.yaml
 var files embed.FS
@@ -77,19 +41,50 @@ func loadTrials() ([]trial, error) {
 		if err != nil {
 			return nil, err
 		}
-		var t trial
-		if err := yaml.UnmarshalStrict(data, &t); err != nil {
+		d, _, err := config.LoadKind[*v1alpha1.Drill]("-", bytes.NewReader(data))
+		if err != nil {
 			return nil, fmt.Errorf("reading the trial %s: %w", e.Name(), err)
 		}
-		if t.Name != strings.TrimSuffix(e.Name(), ".yaml") || t.Title == "" || t.Class == "" || t.Nodes < 1 {
-			return nil, fmt.Errorf("the trial %s needs its file's name, a title, a class and nodes", e.Name())
+		t, err := trialOf(d)
+		if err == nil && d.Name != strings.TrimSuffix(e.Name(), ".yaml") {
+			err = fmt.Errorf("it is called %s", d.Name)
 		}
-		for _, one := range t.Effects {
-			if !slices.Contains(effectKinds, one.Kind) {
-				return nil, fmt.Errorf("the trial %s: no effect is called %q", e.Name(), one.Kind)
-			}
+		if err != nil {
+			return nil, fmt.Errorf("the trial %s: %w", e.Name(), err)
 		}
 		all = append(all, t)
 	}
 	return all, nil
+}
+
+// trialOf reads what makes a Drill a trial.
+func trialOf(d *v1alpha1.Drill) (trial, error) {
+	t := trial{Drill: d, class: d.Labels["class"]}
+	claims := 0
+	for _, h := range d.Hypothesis {
+		if h.Metric == "stopped" && h.Op == "==" && (h.Value == 0 || h.Value == 1) {
+			claims++
+			t.bad = h.Value == 1
+		}
+	}
+	for i := range d.Timeline {
+		if d.Timeline[i].Action.Update == nil {
+			continue
+		}
+		if t.update != nil {
+			return t, fmt.Errorf("it updates in %s and in %s", t.update.Name, d.Timeline[i].Name)
+		}
+		t.update = &d.Timeline[i]
+	}
+	switch {
+	case t.class == "":
+		return t, fmt.Errorf("it has no label class")
+	case t.update == nil:
+		return t, fmt.Errorf("it updates nothing")
+	case claims != 1:
+		return t, fmt.Errorf("it must claim once that stopped is 0 or 1, and does so %d times", claims)
+	case t.bad != (t.class != good):
+		return t, fmt.Errorf("its class is %s, and what it claims is another", t.class)
+	}
+	return t, nil
 }

@@ -19,9 +19,10 @@ import (
 
 // Content types of requests.
 const (
-	JSON       = "application/json"
-	MergePatch = "application/merge-patch+json"
-	ApplyPatch = "application/apply-patch+yaml"
+	JSON           = "application/json"
+	MergePatch     = "application/merge-patch+json"
+	StrategicPatch = "application/strategic-merge-patch+json"
+	ApplyPatch     = "application/apply-patch+yaml"
 )
 
 // maxBody bounds what is kept of an answer.

@@ -12,9 +12,14 @@ import (
 	"github.com/seakeep/seakeep/drill/action/component"
 	"github.com/seakeep/seakeep/drill/action/dnscache"
 	"github.com/seakeep/seakeep/drill/action/emergency"
+	"github.com/seakeep/seakeep/drill/action/neighbours"
 	"github.com/seakeep/seakeep/drill/action/network"
+	"github.com/seakeep/seakeep/drill/action/nodecondition"
+	"github.com/seakeep/seakeep/drill/action/podstatus"
 	"github.com/seakeep/seakeep/drill/action/remove"
 	"github.com/seakeep/seakeep/drill/action/scale"
+	"github.com/seakeep/seakeep/drill/action/update"
+	"github.com/seakeep/seakeep/drill/action/webhook"
 	"github.com/seakeep/seakeep/drill/probe/controllers"
 	"github.com/seakeep/seakeep/drill/probe/dns"
 	"github.com/seakeep/seakeep/drill/probe/leases"
@@ -41,6 +46,16 @@ func NewAction(a v1alpha1.DrillAction, env drill.Env) (drill.Action, error) {
 		return network.New(*a.Network, env)
 	case a.AddAPIServers != nil:
 		return apiservers.New(*a.AddAPIServers, env)
+	case a.Update != nil:
+		return update.New(*a.Update, env)
+	case a.PodStatus != nil:
+		return podstatus.New(*a.PodStatus, env)
+	case a.NodeCondition != nil:
+		return nodecondition.New(*a.NodeCondition, env)
+	case a.Neighbours != nil:
+		return neighbours.New(*a.Neighbours, env)
+	case a.Webhook != nil:
+		return webhook.New(*a.Webhook, env)
 	}
 	return nil, errors.New("BUG: an action that passed validation and is not in the catalog")
 }

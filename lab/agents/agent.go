@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -45,6 +46,9 @@ type agent struct {
 	metrics   *Metrics
 	random    *rand.Rand
 	randomMu  sync.Mutex
+	// open are the watches that it leaked and, ended, waits for; opened is how many there were.
+	open   sync.WaitGroup
+	opened atomic.Int64
 }
 
 // newTransport has a connection of its own: agents on different nodes share none. local is where it comes from; nil: anywhere.
@@ -63,11 +67,20 @@ func newTransport(roots *x509.CertPool, local net.Addr) *http.Transport {
 // run makes the agent's requests until the context ends.
 func (a *agent) run(ctx context.Context) {
 	defer a.client.CloseIdleConnections()
-	var burst sync.WaitGroup
+	defer a.open.Wait()
+	var burst sync.WaitGroup // and the other loops
 	for range a.behaviour.Burst - 1 {
 		burst.Go(func() { _ = a.request(ctx) })
 	}
 	defer burst.Wait()
+	for range a.behaviour.Parallel - 1 {
+		burst.Go(func() { a.loop(ctx) })
+	}
+	a.loop(ctx)
+}
+
+// loop makes a request each period.
+func (a *agent) loop(ctx context.Context) {
 	failures := 0
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -136,8 +149,15 @@ func (a *agent) try(ctx context.Context, freshToken bool) (status int, retryAfte
 	if err != nil {
 		return 0, 0, fmt.Errorf("fetching token: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout+a.behaviour.Period)
-	defer cancel()
+	if a.behaviour.Verb == VerbLeak {
+		if a.opened.Add(1) > maxLeaked {
+			return http.StatusOK, 0, nil
+		}
+	} else {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, requestTimeout+a.behaviour.Period)
+		defer cancel()
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url, nil)
 	if err != nil {
 		return 0, 0, err
@@ -148,6 +168,14 @@ func (a *agent) try(ctx context.Context, freshToken bool) (status int, retryAfte
 	resp, err := a.client.Do(req)
 	if err != nil {
 		return 0, 0, err
+	}
+	if resp.StatusCode == http.StatusOK && a.behaviour.Verb == VerbLeak {
+		a.open.Go(func() {
+			defer resp.Body.Close()
+			n, _, _ := a.discard(resp.Body)
+			a.metrics.bytes.Add(float64(n))
+		})
+		return resp.StatusCode, 0, nil
 	}
 	defer resp.Body.Close()
 	n, complete, err := a.discard(resp.Body)

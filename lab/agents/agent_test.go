@@ -3,6 +3,7 @@ package agents
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -117,6 +118,64 @@ func TestAgentKeepsItsPeriod(t *testing.T) {
 		if got := a.count(resultOK); got < 54 || got > 65 {
 			t.Errorf("%v requests in a minute, want about 4 and 55", got)
 		}
+	})
+}
+
+func TestAgentLoopsSideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		a := newTestAgent(func(int64, *http.Request) *http.Response { return answer(http.StatusOK, "", "x") },
+			Behaviour{Verb: VerbList, Period: time.Second, Burst: 1, Parallel: 4})
+		a.run(ctx)
+		if got := a.count(resultOK); got < 4*59 || got > 4*61 {
+			t.Errorf("%v requests in a minute of four loops, want 240", got)
+		}
+	})
+}
+
+// open is a body that does not end before its request does.
+type open struct{ ended <-chan struct{} }
+
+func (o open) Read([]byte) (int, error) {
+	<-o.ended
+	return 0, io.ErrUnexpectedEOF
+}
+
+func (o open) Close() error { return nil }
+
+// Watches that are leaked stay open until the agent ends, which waits for them, and there is an end to them.
+func TestAgentLeaksWatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var asked atomic.Int64
+		a := newTestAgent(func(_ int64, r *http.Request) *http.Response {
+			asked.Add(1)
+			if _, limited := r.Context().Deadline(); limited {
+				t.Error("a leaked watch has an end")
+			}
+			response := answer(http.StatusOK, "", "")
+			response.Body = open{ended: r.Context().Done()}
+			return response
+		}, Behaviour{Verb: VerbLeak, Period: 40 * time.Millisecond, Burst: 1})
+		ended := make(chan struct{})
+		go func() {
+			a.run(ctx)
+			close(ended)
+		}()
+		<-time.After(time.Second - time.Millisecond)
+		synctest.Wait()
+		if got := asked.Load(); got != 25 {
+			t.Errorf("%d watches after a second of one each 40 ms", got)
+		}
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if got := asked.Load(); got != maxLeaked {
+			t.Errorf("%d watches after an hour, want %d at most", got, maxLeaked)
+		}
+		cancel()
+		<-ended
 	})
 }
 

@@ -19,13 +19,14 @@ import (
 // The annotations of a pod template that describe an agent. Only the verb is needed for a pod to be one.
 const (
 	prefix                    = "seakeep.dev/agent-"
-	AnnotationVerb            = prefix + "verb"             // list, watchlist or get
+	AnnotationVerb            = prefix + "verb"             // list, watchlist, get or leak
 	AnnotationResource        = prefix + "resource"         // pods (default), deployments.apps, widgets.v1beta1.example.com
 	AnnotationScope           = prefix + "scope"            // cluster (default), node (by spec.nodeName) or namespace (the pod's)
 	AnnotationMediaType       = prefix + "media-type"       // json (default) or protobuf
 	AnnotationPeriod          = prefix + "period"           // between the starts of two requests, default 30s, at least 10ms
 	AnnotationJitter          = prefix + "jitter"           // ratio of the period added at random, 0–1, default 0.1
 	AnnotationBurst           = prefix + "burst"            // requests at start-up, all at once, default 1
+	AnnotationParallel        = prefix + "parallel"         // loops of such requests side by side, 1–64, default 1
 	AnnotationUserAgent       = prefix + "user-agent"       // default DAEMONSET/IMAGE-TAG
 	AnnotationResourceVersion = prefix + "resource-version" // empty (most recent, default) or 0 (from the API server's cache)
 	AnnotationCompression     = prefix + "compression"      // gzip (default, as client-go) or none
@@ -36,6 +37,7 @@ const (
 	VerbList      = "list"      // GET of a collection
 	VerbWatchList = "watchlist" // WATCH that begins with the collection, as recent client-go does
 	VerbGet       = "get"       // GET of the agent's own pod or node
+	VerbLeak      = "leak"      // one WATCH more each period, which is never closed
 )
 
 // Scopes of an agent's requests.
@@ -50,6 +52,9 @@ const (
 	minPeriod = 10 * time.Millisecond
 	maxPeriod = 24 * time.Hour
 	maxBurst  = 100
+	maxLoops  = 64
+	// maxLeaked is how many watches an agent leaks at most: a memory full of them is no leak any more.
+	maxLeaked = 5000
 )
 
 // Behaviour is what an agent does.
@@ -61,6 +66,7 @@ type Behaviour struct {
 	Period     time.Duration
 	Jitter     float64
 	Burst      int
+	Parallel   int
 	UserAgent  string // empty: the default
 	FromCache  bool   // resourceVersion=0
 	Compressed bool
@@ -73,13 +79,14 @@ func ParseBehaviour(annotations map[string]string) (b Behaviour, ok bool, err er
 	}
 	b = Behaviour{}
 	p := parser{annotations: annotations}
-	b.Verb = p.oneOf(AnnotationVerb, VerbList, VerbWatchList, VerbGet)
+	b.Verb = p.oneOf(AnnotationVerb, VerbList, VerbWatchList, VerbGet, VerbLeak)
 	b.Resource = p.resource()
 	b.Scope = p.oneOf(AnnotationScope, ScopeCluster, ScopeNode, ScopeNamespace)
 	b.Protobuf = p.oneOf(AnnotationMediaType, "json", "protobuf") == "protobuf"
 	b.Period = p.period()
 	b.Jitter = p.jitter()
-	b.Burst = p.burst()
+	b.Burst = p.number(AnnotationBurst, maxBurst)
+	b.Parallel = p.number(AnnotationParallel, maxLoops)
 	b.UserAgent = p.userAgent()
 	b.FromCache = p.oneOf(AnnotationResourceVersion, "", "0") == "0"
 	b.Compressed = p.oneOf(AnnotationCompression, "gzip", "none") == "gzip"
@@ -165,14 +172,15 @@ func (p *parser) jitter() float64 {
 	return ratio
 }
 
-func (p *parser) burst() int {
-	value, ok := p.annotations[AnnotationBurst]
+// number returns an annotation's, at least 1, which is the default.
+func (p *parser) number(key string, most int) int {
+	value, ok := p.annotations[key]
 	if !ok {
 		return 1
 	}
 	n, err := strconv.Atoi(value)
-	if err != nil || n < 1 || n > maxBurst {
-		p.fail(AnnotationBurst, value, fmt.Sprintf("a number of 1–%d", maxBurst))
+	if err != nil || n < 1 || n > most {
+		p.fail(key, value, fmt.Sprintf("a number of 1–%d", most))
 	}
 	return n
 }
@@ -230,6 +238,10 @@ func (b Behaviour) path(namespace, name, node string) string {
 		query = append(query, "watch=true", "sendInitialEvents=true", "allowWatchBookmarks=true",
 			"resourceVersionMatch=NotOlderThan", "resourceVersion="+version,
 			"timeoutSeconds="+strconv.Itoa(max(1, int(b.Period.Seconds()))))
+	}
+	if b.Verb == VerbLeak {
+		// That nothing matches: what is leaked is the watch, not what it reads.
+		query = append(query, "watch=true", "labelSelector=seakeep.dev%2Fleaked")
 	}
 	return join(collection, query)
 }

@@ -22,31 +22,31 @@ func TestParseBehaviour(t *testing.T) {
 		"no agent": {annotations: map[string]string{AnnotationPeriod: "1s"}, wantNone: true},
 		"defaults": {
 			annotations: map[string]string{AnnotationVerb: "list"},
-			want:        Behaviour{Verb: VerbList, Resource: pods, Scope: ScopeCluster, Period: 30 * time.Second, Jitter: 0.1, Burst: 1, Compressed: true},
+			want:        Behaviour{Verb: VerbList, Resource: pods, Scope: ScopeCluster, Period: 30 * time.Second, Jitter: 0.1, Burst: 1, Parallel: 1, Compressed: true},
 		},
 		"all": {
 			annotations: map[string]string{
 				AnnotationVerb: "watchlist", AnnotationResource: "deployments.apps", AnnotationScope: "namespace", AnnotationMediaType: "protobuf",
 				AnnotationPeriod: "2s", AnnotationJitter: "0.5", AnnotationBurst: "3", AnnotationUserAgent: "telemetry/1.0",
-				AnnotationResourceVersion: "0", AnnotationCompression: "none",
+				AnnotationResourceVersion: "0", AnnotationCompression: "none", AnnotationParallel: "4",
 			},
 			want: Behaviour{
 				Verb: VerbWatchList, Resource: schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"},
-				Scope: ScopeNamespace, Protobuf: true, Period: 2 * time.Second, Jitter: 0.5, Burst: 3, UserAgent: "telemetry/1.0", FromCache: true,
+				Scope: ScopeNamespace, Protobuf: true, Period: 2 * time.Second, Jitter: 0.5, Burst: 3, Parallel: 4, UserAgent: "telemetry/1.0", FromCache: true,
 			},
 		},
 		"version": {
 			annotations: map[string]string{AnnotationVerb: "list", AnnotationResource: "widgets.v1beta1.example.com"},
 			want: Behaviour{
 				Verb: VerbList, Resource: schema.GroupVersionResource{Group: "example.com", Version: "v1beta1", Resource: "widgets"},
-				Scope: ScopeCluster, Period: 30 * time.Second, Jitter: 0.1, Burst: 1, Compressed: true,
+				Scope: ScopeCluster, Period: 30 * time.Second, Jitter: 0.1, Burst: 1, Parallel: 1, Compressed: true,
 			},
 		},
 		"dotted group": {
 			annotations: map[string]string{AnnotationVerb: "list", AnnotationResource: "endpointslices.discovery.k8s.io"},
 			want: Behaviour{
 				Verb: VerbList, Resource: schema.GroupVersionResource{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"},
-				Scope: ScopeCluster, Period: 30 * time.Second, Jitter: 0.1, Burst: 1, Compressed: true,
+				Scope: ScopeCluster, Period: 30 * time.Second, Jitter: 0.1, Burst: 1, Parallel: 1, Compressed: true,
 			},
 		},
 		"unknown verb":        {annotations: map[string]string{AnnotationVerb: "delete"}, wantErr: "agent-verb"},
@@ -54,6 +54,7 @@ func TestParseBehaviour(t *testing.T) {
 		"no period":           {annotations: map[string]string{AnnotationVerb: "list", AnnotationPeriod: "0s"}, wantErr: "agent-period"},
 		"jitter of more":      {annotations: map[string]string{AnnotationVerb: "list", AnnotationJitter: "NaN"}, wantErr: "agent-jitter"},
 		"burst":               {annotations: map[string]string{AnnotationVerb: "list", AnnotationBurst: "1000000"}, wantErr: "agent-burst"},
+		"parallel":            {annotations: map[string]string{AnnotationVerb: "list", AnnotationParallel: "65"}, wantErr: "agent-parallel"},
 		"line end in agent":   {annotations: map[string]string{AnnotationVerb: "list", AnnotationUserAgent: "a\r\nX-Remote-User: b"}, wantErr: "agent-user-agent"},
 		"get of deployments":  {annotations: map[string]string{AnnotationVerb: "get", AnnotationResource: "deployments.apps"}, wantErr: "pods or nodes"},
 		"services of a node":  {annotations: map[string]string{AnnotationVerb: "list", AnnotationResource: "services", AnnotationScope: "node"}, wantErr: "agent-scope"},
@@ -134,12 +135,12 @@ func FuzzParseBehaviour(f *testing.F) {
 	f.Fuzz(func(t *testing.T, verb, resource, scope, period, jitter, burst, userAgent string) {
 		b, ok, err := ParseBehaviour(map[string]string{
 			AnnotationVerb: verb, AnnotationResource: resource, AnnotationScope: scope, AnnotationPeriod: period,
-			AnnotationJitter: jitter, AnnotationBurst: burst, AnnotationUserAgent: userAgent,
+			AnnotationJitter: jitter, AnnotationBurst: burst, AnnotationParallel: burst, AnnotationUserAgent: userAgent,
 		})
 		if err != nil || !ok {
 			return
 		}
-		if b.Period < minPeriod || b.Burst > maxBurst || !(b.Jitter >= 0 && b.Jitter <= 1) {
+		if b.Period < minPeriod || b.Burst > maxBurst || b.Parallel > maxLoops || !(b.Jitter >= 0 && b.Jitter <= 1) {
 			t.Errorf("accepted %+v", b)
 		}
 		req, err := http.NewRequest(http.MethodGet, "https://127.0.0.1"+b.path("ns", "pod", "node"), nil)

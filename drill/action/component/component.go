@@ -14,11 +14,12 @@ import (
 type action struct {
 	spec   v1alpha1.ComponentAction
 	target drill.Target
+	beside func(drill.Beside)
 }
 
 // New returns the action. The component need not be there yet: an earlier step may bring it.
 func New(spec v1alpha1.ComponentAction, env drill.Env) (drill.Action, error) {
-	return &action{spec: spec, target: env.Target}, nil
+	return &action{spec: spec, target: env.Target, beside: env.Beside}, nil
 }
 
 // Do implements drill.Action: on all instances of the name, one after the other.
@@ -44,14 +45,27 @@ func (a *action) on(ctx context.Context, c drill.Component) error {
 	switch a.spec.Op {
 	case v1alpha1.ComponentStart:
 		return a.settle(ctx, c, c.Start(ctx))
-	case v1alpha1.ComponentStop:
-		return c.Stop(ctx)
-	case v1alpha1.ComponentKill:
+	case v1alpha1.ComponentStop, v1alpha1.ComponentKill:
+		a.beside(drill.Beside{Undo: func(ctx context.Context) error { return again(ctx, c) }})
+		if a.spec.Op == v1alpha1.ComponentStop {
+			return c.Stop(ctx)
+		}
 		return c.Kill(ctx)
 	case v1alpha1.ComponentRestart:
 		return a.settle(ctx, c, c.Restart(ctx))
 	}
 	panic("BUG: operation " + string(a.spec.Op) + " passed validation")
+}
+
+// again starts what was ended and nobody has started since.
+func again(ctx context.Context, c drill.Component) error {
+	if c.Usage().Running {
+		return nil
+	}
+	if err := c.Start(ctx); err != nil {
+		return fmt.Errorf("starting %s: %w", c.Name(), err)
+	}
+	return nil
 }
 
 // settle gives what was started its time to be ready. That it is not by then is no failure: the probes tell what became
