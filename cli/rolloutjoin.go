@@ -219,7 +219,7 @@ func (j *rolloutJoined) cluster(ctx context.Context, env *Env, o *rolloutCarry, 
 	if len(gates) > 0 {
 		made.Rungs = append([]jail.Rung{jail.Gate{Gates: gates}}, made.Rungs...)
 	}
-	measured.Name, measured.Config, measured.Servers = c.Name, c.Config, servers
+	measured.Name, measured.Config, measured.Servers, measured.DNS = c.Name, c.Config, servers, c.DNS
 	if e := c.Etcd; e != nil {
 		reach := &rest.Config{UserAgent: c.Config.UserAgent, Timeout: c.Config.Timeout, TLSClientConfig: rest.TLSClientConfig{CertFile: e.CertFile, KeyFile: e.KeyFile, CAFile: e.CAFile}}
 		if measured.Etcd, err = analysis.EtcdOf(reach, e.Endpoints...); err != nil {

@@ -27,6 +27,8 @@ type Cluster struct {
 	Servers []string
 	// Etcd is how its members are read; nil when that is not known, as for every cluster that was found in a hub.
 	Etcd *v1alpha1.FleetEtcd
+	// DNS are its DNS servers, IP:port each; none when they are not known beforehand.
+	DNS []string
 	// Gates are its gates; none when none is known.
 	Gates []v1alpha1.FleetGate
 	// Config is how it is reached. It has the user agent and the time-out of Options, and no limit on the client's side.
@@ -116,7 +118,7 @@ func fromFile(c v1alpha1.FleetCluster, o Options) (Cluster, error) {
 	if err != nil {
 		return Cluster{}, err
 	}
-	made := Cluster{Name: c.Name, Labels: c.Labels, Source: "the file", Config: config, Servers: c.Servers, Etcd: c.Etcd, Gates: c.Gates}
+	made := Cluster{Name: c.Name, Labels: c.Labels, Source: "the file", Config: config, Servers: c.Servers, Etcd: c.Etcd, DNS: c.DNS, Gates: c.Gates}
 	if c.BreakGlass != "" {
 		if made.BreakGlass, err = readKubeconfig(c.BreakGlass, "", o); err != nil {
 			return Cluster{}, err

@@ -52,6 +52,30 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// A step whose nodes made two requests each was held for long enough, whatever the lengths of the windows do to its rates.
+func TestTwoRequestsAreTwo(t *testing.T) {
+	for window := 5 * time.Second; window < 6*time.Second; window += 777 * time.Microsecond {
+		var all []Sample
+		for i := range 12 {
+			from := epoch.Add(time.Duration(i) * window)
+			s := Sample{Cluster: "c", Nodes: 30, Exposed: 1 + 2*(i/6), From: from, To: from.Add(window)}
+			made := 0.0
+			if i%3 == 1 {
+				made = float64(s.Exposed)
+			}
+			s.Cost = map[Kind]float64{Seats: made / 10, Requests: made / window.Seconds()}
+			all = append(all, s)
+		}
+		m, err := Fit(all, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := m.Predict(At{Cluster: "c", Nodes: 30}); p.Unknown != "" {
+			t.Fatalf("with windows of %v: %s", window, p.Unknown)
+		}
+	}
+}
+
 // Intervals stay intervals, whatever the samples: the lower bound is not over the mean, nor that over the upper; nothing is NaN.
 func FuzzIntervals(f *testing.F) {
 	f.Add(0.01, 0.011, 0.03, 0.031, 0.0, uint16(300), uint16(3), uint8(60))

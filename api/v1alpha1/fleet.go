@@ -44,6 +44,9 @@ type FleetCluster struct {
 	Servers []string `json:"servers,omitempty"`
 	// Etcd says how the members of its etcd are read, each by itself, for whether they have a leader; left out: they are not.
 	Etcd *FleetEtcd `json:"etcd,omitempty"`
+	// DNS are its DNS servers, IP:port each, which a rollout's analysis asks; left out: those its analysis.dns.servers name, else the
+	// endpoints of the Service kube-system/kube-dns.
+	DNS []string `json:"dns,omitempty"`
 	// Gates are the cluster's gates, all of them, at which a change can be held back.
 	Gates []FleetGate `json:"gates,omitempty"`
 	// BreakGlass is the kubeconfig of another way in, used when the first does not answer while a change is taken back.
@@ -188,6 +191,9 @@ func (f *Fleet) Validate() field.ErrorList {
 		errs = append(errs, required(c.Kubeconfig, p.Child("kubeconfig"), "the file that says how it is reached")...)
 		if c.Etcd != nil {
 			errs = append(errs, c.Etcd.validate(p.Child("etcd"))...)
+		}
+		for j, server := range c.DNS {
+			errs = append(errs, validateIPPort(server, p.Child("dns").Index(j))...)
 		}
 		for j := range c.Gates {
 			errs = append(errs, c.Gates[j].validate(p.Child("gates").Index(j))...)

@@ -46,3 +46,13 @@ func TestFleetEtcd(t *testing.T) {
 		})
 	}
 }
+
+func TestFleetDNS(t *testing.T) {
+	for server, well := range map[string]bool{"10.0.0.10:53": true, "[fd00::a]:53": true, "10.0.0.10": false, "dns.example.com:53": false, "10.0.0.10:0": false} {
+		f := Fleet{Name: "f", Clusters: []FleetCluster{{Name: "c", Kubeconfig: "k", DNS: []string{server}}}}
+		f.SetDefaults()
+		if errs := f.Validate(); (len(errs) == 0) != well || len(errs) > 0 && errs[0].Field != "clusters[0].dns[0]" {
+			t.Errorf("%s: %v", server, errs.ToAggregate())
+		}
+	}
+}

@@ -11,10 +11,12 @@ import (
 	"github.com/seakeep/seakeep/lab"
 )
 
-// drilled is a world as a drill sees it. The run is over when over says so.
+// drilled is a world as a drill sees it. The run is over when over says so; nil never does.
 type drilled struct {
 	*world
 	over func() bool
+	// roll rolls a new version of the agent out; nil: the drill itself brings it to its nodes.
+	roll func(ctx context.Context, manifest string) error
 }
 
 var _ drill.RollerOut = drilled{}
@@ -48,11 +50,16 @@ func (t drilled) Components() (all []drill.Component) {
 	return all
 }
 
-// RollOut implements drill.RollerOut: what a trial applies is applied.
-func (t drilled) RollOut(context.Context, []string) (bool, error) { return false, nil }
+// RollOut implements drill.RollerOut.
+func (t drilled) RollOut(ctx context.Context, manifests []string) (bool, error) {
+	if t.roll == nil || len(manifests) != 1 {
+		return false, nil
+	}
+	return true, t.roll(ctx, manifests[0])
+}
 
 // RolledOut implements drill.RollerOut.
-func (t drilled) RolledOut() bool { return t.over() }
+func (t drilled) RolledOut() bool { return t.over != nil && t.over() }
 
 // component is a process of the lab.
 type component struct{ *lab.Process }

@@ -29,12 +29,12 @@ const (
 )
 
 // spec is what all trials are judged by: the defaults, with the times made shorter as the interval is.
-func spec() v1alpha1.RolloutAnalysis {
-	duration := func(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
+func spec(interval time.Duration) v1alpha1.RolloutAnalysis {
+	times := func(n time.Duration) *metav1.Duration { return &metav1.Duration{Duration: n * interval} }
 	a := v1alpha1.RolloutAnalysis{
-		MaxDataAge: duration(5 * time.Second),
-		Slow:       v1alpha1.RolloutSlowAnalysis{Window: duration(10 * time.Second), Interval: duration(time.Second), Watch: duration(time.Minute)},
-		Workload:   v1alpha1.RolloutWorkload{ReadyWithin: duration(4 * time.Second)},
+		MaxDataAge: times(10),
+		Slow:       v1alpha1.RolloutSlowAnalysis{Window: times(20), Interval: times(2), Watch: times(120)},
+		Workload:   v1alpha1.RolloutWorkload{ReadyWithin: times(8)},
 	}
 	a.SetDefaults(interval)
 	return a
@@ -67,7 +67,7 @@ func replayed(ctx context.Context, t *trace) (outcome, error) {
 	at := -1
 	now := time.Time{}
 	newest := map[string]analysis.Record{}
-	a := spec()
+	a := spec(interval)
 	analyst, err := analysis.New(analysis.Options{
 		Analysis: a, Interval: interval, Now: func() time.Time { return now },
 		Replay: func(cluster string) (analysis.Record, bool) { r, ok := newest[cluster]; return r, ok },
@@ -137,7 +137,7 @@ func (h *held) add(now, since time.Time, look verdict.Look) (done bool) {
 
 // readinessOnly is the gate that most have: the step's pods are ready within their time, and still are when the bake is over.
 func readinessOnly(t *trace) outcome {
-	within := spec().Workload.ReadyWithin.Duration
+	within := spec(interval).Workload.ReadyWithin.Duration
 	o := outcome{verdict: verdict.Pass}
 	for _, r := range t.Looks {
 		if r.Cluster != withChange || r.Workload == nil || r.At.Before(t.Since) {
@@ -199,7 +199,7 @@ func notReady(r analysis.Record) (float64, bool) {
 	}
 	n := 0
 	for _, p := range r.Workload.Update {
-		if !p.Ready && r.At.Sub(p.Created) > spec().Workload.ReadyWithin.Duration {
+		if !p.Ready && r.At.Sub(p.Created) > spec(interval).Workload.ReadyWithin.Duration {
 			n++
 		}
 	}

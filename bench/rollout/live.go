@@ -63,7 +63,7 @@ func (r *labRig) live(ctx context.Context, t trial, n int, atLeast time.Duration
 	if err == nil && len(result.Problems) > 0 {
 		err = fmt.Errorf("the drill did not go as it is written: %q", result.Problems)
 	}
-	if back := r.back(ctx, l.before); back != nil {
+	if back := r.big.back(ctx, l.before); back != nil {
 		err = errors.Join(err, fmt.Errorf("taking the change back: %w", back))
 	}
 	if err != nil {
@@ -88,7 +88,7 @@ func (r *labRig) analyst(l *looking) (*analysis.Analyst, error) {
 		return nil, err
 	}
 	return analysis.New(analysis.Options{
-		Analysis: spec(), Interval: interval, Clusters: []analysis.Cluster{exposed, control}, Log: slog.New(slog.DiscardHandler),
+		Analysis: spec(interval), Interval: interval, Clusters: []analysis.Cluster{exposed, control}, Log: slog.New(slog.DiscardHandler),
 		Record: func(one analysis.Record) {
 			l.mu.Lock()
 			defer l.mu.Unlock()

@@ -34,6 +34,7 @@ const (
 type options struct {
 	run.Options
 	live    bool
+	rolled  bool
 	rescues int
 	drawn   int
 	seed    uint64
@@ -56,6 +57,7 @@ func main() {
 func parse(args []string, getenv func(string) string, stderr io.Writer) (o options, err error) {
 	o.Options, err = run.Parse("rollout", args, getenv, stderr, func(flags *flag.FlagSet) {
 		flags.BoolVar(&o.live, "live", true, "run every trial live")
+		flags.BoolVar(&o.rolled, "rolled", true, "have `seakeep rollout run` carry every trial out")
 		flags.IntVar(&o.rescues, "rescues", 3, "how often a saturated API server is rolled back")
 		flags.IntVar(&o.drawn, "drawn", 140, "trials drawn from traces")
 		flags.Uint64Var(&o.seed, "seed", 1, "draws them")
@@ -80,6 +82,9 @@ type rig struct {
 	say     run.Say
 }
 
+// folder is one of the run's.
+func (r *rig) folder(name string) string { return filepath.Join(r.dir, name) }
+
 // Close implements run.Rig: clusters end where they are used.
 func (r *rig) Close() {}
 
@@ -88,6 +93,7 @@ func (r *rig) Setup(context.Context) []string {
 	return []string{
 		"Live: a lab of 12 nodes and 500 pods, its API server bound to one CPU, with two real CoreDNS, 40 writes and 60 reads a second of others; and one of 3 nodes without the change. Each trial is a Drill, run by the drills' engine: a DaemonSet under OnDelete comes to 1–3 nodes in a new version; it is judged every 500 ms with 3 looks in a row, and passes when it was well for 9 s.",
 		"What a kubelet would report of a crash or of a node without memory is reported in its place: the nodes are simulated. Requests, watches, the webhook, DNS servers that end, and everything that judges are real.",
+		"By seakeep rollout run: the same Drills, where the program itself brings the change to both clusters in steps of 1–3, up to 9 and all nodes, with looks every second, bakes of 12 s, its scale gate, and the rungs freeze, apf and revert. Nothing but it takes a bad change back.",
 		fmt.Sprintf("Drawn: %d courses from the traces of such runs: another time before the change, 4 %% of looks missing, latencies up to a half different and drifting on both clusters, single wild values, lost DNS answers, mishaps of bystanders.", r.options.drawn),
 		"readiness only: all pods of the change are ready 4 s after, and stay so. fixed thresholds: an AnalysisTemplate with Kubernetes' latency objectives, 1 % refused, 85 % processor, 99 % DNS and readiness, failureLimit 2. Both judge the same records.",
 		"Rescue: `seakeep rollout run` brings the change to three nodes, whose 24 clients LIST all pods without pause then. It finds that by itself, jails the component in API Priority and Fairness and takes the change back, with credentials that are exempt. Times count from its event Failed; what the component costs is read every half second beside it.",
@@ -109,7 +115,7 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 		return err
 	}
 	var all []judged
-	if r.options.live || r.options.rescues > 0 {
+	if r.options.live || r.options.rolled || r.options.rescues > 0 {
 		labs, err := newLabRig(ctx, r.dir, trials[0].Drill, r.options, r.say)
 		if err != nil {
 			return err
@@ -121,6 +127,11 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 				return err
 			}
 			all = append(all, done...)
+		}
+		if r.options.rolled {
+			if err := r.measureRolled(ctx, labs, trials, report); err != nil {
+				return err
+			}
 		}
 		if r.options.rescues > 0 {
 			if err := r.measureRescues(ctx, labs, report); err != nil {
@@ -431,7 +442,7 @@ func classes(all []judged) []result.Case {
 func (r *rig) measureRescues(ctx context.Context, labs *labRig, report *result.Report) error {
 	var all []rescue
 	for n := range r.options.rescues {
-		one, err := labs.rescue(ctx, r.options.seakeep, filepath.Join(r.dir, fmt.Sprint("rescue-", n)), 1000+n)
+		one, err := labs.rescue(ctx, r.options.seakeep, r.folder(fmt.Sprint("rescue-", n)), 1000+n)
 		if err != nil {
 			return fmt.Errorf("rescue %d: %w", n+1, err)
 		}

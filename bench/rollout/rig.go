@@ -260,14 +260,14 @@ func (r *labRig) changed(ctx context.Context, stable string) (exposed []string, 
 }
 
 // back puts the old template back, deletes the pods of all revisions but the one before, and waits until none is left.
-func (r *labRig) back(ctx context.Context, before []corev1.Pod) error {
+func (w *world) back(ctx context.Context, before []corev1.Pod) error {
 	stable := revision(before[0])
-	_, err := r.big.client.AppsV1().DaemonSets(namespace).Patch(ctx, agent, types.ApplyPatchType, fixtures.AgentVersion(v1alpha1.AgentVersion, nil), metav1.PatchOptions{FieldManager: fixtures.AgentManager, Force: new(true)})
+	_, err := w.client.AppsV1().DaemonSets(namespace).Patch(ctx, agent, types.ApplyPatchType, fixtures.AgentVersion(namespace, v1alpha1.AgentVersion, nil), metav1.PatchOptions{FieldManager: fixtures.AgentManager, Force: new(true)})
 	if err != nil {
 		return err
 	}
 	return run.Until(ctx, 30*time.Second, func(ctx context.Context) error {
-		pods, err := r.pods(ctx)
+		pods, err := w.pods(ctx)
 		if err != nil {
 			return err
 		}
@@ -275,10 +275,10 @@ func (r *labRig) back(ctx context.Context, before []corev1.Pod) error {
 		for _, p := range pods {
 			if revision(p) != stable {
 				left++
-				_ = r.big.client.CoreV1().Pods(namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
+				_ = w.client.CoreV1().Pods(namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
 			}
 		}
-		if left > 0 || len(pods) != r.big.nodes || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !isReady(p) }) {
+		if left > 0 || len(pods) != w.nodes || slices.ContainsFunc(pods, func(p corev1.Pod) bool { return !isReady(p) }) {
 			return fmt.Errorf("%d pods of the change are left, %d pods", left, len(pods))
 		}
 		return nil

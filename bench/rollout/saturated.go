@@ -3,24 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"time"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/seakeep/seakeep/apf"
 	"github.com/seakeep/seakeep/bench/agents"
 	"github.com/seakeep/seakeep/bench/run"
 	"github.com/seakeep/seakeep/forecast/observe"
-	"github.com/seakeep/seakeep/lab"
-	"github.com/seakeep/seakeep/rollout/engine"
 	"github.com/seakeep/seakeep/rollout/journal"
 	"github.com/seakeep/seakeep/signals"
 )
@@ -109,14 +101,7 @@ func (r *labRig) storm(ctx context.Context, nodes int) (*agents.Process, error) 
 	return p, nil
 }
 
-const rescueFleet = `apiVersion: seakeep.dev/v1alpha1
-kind: Fleet
-name: labs
-clusters:
-- {name: big, labels: {stage: first}, kubeconfig: big.kubeconfig}
-- {name: small, labels: {stage: second}, kubeconfig: small.kubeconfig}
----
-apiVersion: seakeep.dev/v1alpha1
+const rescueRollout = `apiVersion: seakeep.dev/v1alpha1
 kind: Rollout
 name: rescue
 change:
@@ -139,63 +124,31 @@ onFailure: {rungs: [{name: freeze}, {name: apf}, {name: revert}]}
 
 // rescue lets `seakeep rollout run` bring a change to three nodes that saturates the API server there, and times how it is taken back.
 func (r *labRig) rescue(ctx context.Context, seakeep, dir string, n int) (out rescue, err error) {
-	// The rig's own flow schema would come before the rollout's.
-	if err := r.big.client.FlowcontrolV1().FlowSchemas().Delete(ctx, schema, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return out, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return out, err
-	}
-	file := filepath.Join(dir, "rollout.yaml")
-	err = os.WriteFile(file, fmt.Appendf(nil, rescueFleet, namespace, agent, n), 0o600)
-	for name, w := range map[string]*world{"big": r.big, "small": r.small} {
-		err = errors.Join(err, w.lab.WriteKubeconfig(filepath.Join(dir, name+".kubeconfig"), lab.Masters, "", ""))
-	}
-	if err != nil {
-		return out, err
-	}
 	pods, err := r.pods(ctx)
 	if err != nil {
 		return out, err
 	}
-	stable := revision(pods[0])
-
-	if seakeep, err = filepath.Abs(seakeep); err != nil {
-		return out, err
-	}
 	within, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	var stdout, stderr bytes.Buffer
-	rollout := exec.CommandContext(within, seakeep, "rollout", "run", "-f", file, "--state-dir", filepath.Join(dir, "state"), "--exit-on-pause", "-o", "json")
-	rollout.Dir, rollout.Stdout, rollout.Stderr = dir, &stdout, &stderr
-	rollout.Cancel = func() error { return rollout.Process.Signal(os.Interrupt) }
-	rollout.WaitDelay = 20 * time.Second
-	if err := rollout.Start(); err != nil {
+	rollout, err := r.rollOut(within, seakeep, dir, fmt.Appendf(nil, rescueRollout, namespace, agent, n))
+	if err != nil {
 		return out, err
 	}
-	running, stop := context.WithCancel(within)
-	ended := make(chan error, 1)
-	go func() {
-		ended <- rollout.Wait() // code 3: it was taken back
-		stop()
-	}()
 	series := make(chan []sample, 1)
-	go func() { series <- r.watch(running) }()
-	began, storm, err := r.stormOnThree(running, stable)
+	go func() { series <- r.watch(rollout.running) }()
+	began, storm, err := r.stormOnThree(rollout.running, revision(pods[0]))
 	if err != nil {
 		cancel()
 	} else {
 		defer storm.Stop()
 	}
-	<-ended
+	view, ended := rollout.wait()
 	samples := <-series
-	var view engine.View
 	if err != nil {
-		_ = json.Unmarshal(stdout.Bytes(), &view) // nothing is printed by one that did not begin
-		return out, fmt.Errorf("%w: %s: %s%s", err, view.Phase, view.Message, stderr.String())
+		return out, errors.Join(err, ended)
 	}
-	if err := json.Unmarshal(stdout.Bytes(), &view); err != nil {
-		return out, fmt.Errorf("the rollout printed no run: %w: %s", err, stderr.String())
+	if ended != nil {
+		return out, ended
 	}
 	if view.Phase != journal.RolledBack {
 		return out, fmt.Errorf("the rollout ended as %s: %s", view.Phase, view.Message)

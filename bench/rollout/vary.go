@@ -33,7 +33,7 @@ func vary(t *trace, seed uint64) *trace {
 		if r.At.Before(cutBefore) || random.Float64() < 0.04 {
 			continue
 		}
-		v := analysis.Record{Cluster: r.Cluster, At: r.At, Troubles: r.Troubles, Levels: map[string]float64{}, Asked: maps.Clone(r.Asked), Workload: r.Workload}
+		v := analysis.Record{Cluster: r.Cluster, At: r.At, Troubles: r.Troubles, Executed: r.Executed, Own: r.Own, Levels: map[string]float64{}, Asked: maps.Clone(r.Asked), Workload: r.Workload}
 		swell := math.Exp(tide * r.At.Sub(begin).Seconds() / 10)
 		wild := random.Float64() < 0.03
 		for _, check := range slices.Sorted(maps.Keys(r.Levels)) {

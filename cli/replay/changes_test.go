@@ -210,7 +210,7 @@ func TestEveryChangeOnALab(t *testing.T) {
 // takeBackOne puts the old version back on one node of the change.
 func (w world) takeBackOne(ctx context.Context, ns string) {
 	w.t.Helper()
-	_, err := w.client.AppsV1().DaemonSets(ns).Patch(ctx, fixtures.Agent, types.ApplyPatchType, fixtures.AgentVersion(v1alpha1.AgentVersion, nil), metav1.PatchOptions{FieldManager: fixtures.AgentManager, Force: new(true)})
+	_, err := w.client.AppsV1().DaemonSets(ns).Patch(ctx, fixtures.Agent, types.ApplyPatchType, fixtures.AgentVersion(ns, v1alpha1.AgentVersion, nil), metav1.PatchOptions{FieldManager: fixtures.AgentManager, Force: new(true)})
 	if err != nil {
 		w.t.Fatal(err)
 	}

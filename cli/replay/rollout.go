@@ -37,9 +37,10 @@ type rollouts struct {
 	scenario   *v1alpha1.Drill
 	// small is the change with its cost made small.
 	small bool
+	// dns are the cluster's DNS servers.
+	dns []string
 
 	began   time.Time
-	looked  time.Time // by over
 	stateOf string
 	process *lab.Process
 
@@ -47,13 +48,14 @@ type rollouts struct {
 	stop     context.CancelFunc
 	mu       sync.Mutex
 	exposed  map[string]bool // nodes that ever had a pod of the change
+	looked   time.Time       // by over
 }
 
 // bakes is how long a rollout is watched at most, in incident time: it holds each of seven steps for longer than the caches live.
 const bakes = 10 * time.Hour
 
 // rolledOut is the scenario as it goes when the change is rolled out in steps: there is nothing that an operator would have to
-// delete, and it is over when the rollout is.
+// delete, and it is over when the rollout is, for whose nodes an update waits.
 func rolledOut(d *v1alpha1.Drill) *v1alpha1.Drill {
 	own := *d
 	gone := map[string]bool{}
@@ -61,6 +63,11 @@ func rolledOut(d *v1alpha1.Drill) *v1alpha1.Drill {
 		gone[s.Name] = s.Mitigates || gone[s.After]
 		return gone[s.Name]
 	})
+	for i := range own.Timeline {
+		if own.Timeline[i].Action.Update != nil {
+			own.Timeline[i].Timeout = &metav1.Duration{Duration: bakes}
+		}
+	}
 	own.Phases = slices.DeleteFunc(slices.Clone(d.Phases), func(p v1alpha1.DrillPhase) bool { return p.After != "" })
 	own.End = v1alpha1.DrillEnd{At: metav1.Duration{Duration: bakes}}
 	return &own
@@ -71,6 +78,7 @@ func (t *labTarget) RollOut(ctx context.Context, manifests []string) (bool, erro
 	if t.rollouts == nil {
 		return false, nil
 	}
+	t.rollouts.dns = t.dns.Cluster
 	return t.rollouts.begin(ctx, t.lab, manifests)
 }
 
@@ -125,7 +133,9 @@ func (r *rollouts) begin(ctx context.Context, l *lab.Lab, manifests []string) (b
 	if err := r.count(l, set); err != nil {
 		return true, err
 	}
+	r.mu.Lock()
 	r.began = time.Now()
+	r.mu.Unlock()
 	r.process, err = l.Run(ctx, lab.ProcessSpec{Name: processRollout, Path: r.executable, Args: []string{
 		"rollout", "run", "-f", file, "--state-dir", r.stateOf, "--every", "500ms",
 	}})
@@ -141,16 +151,22 @@ func (r *rollouts) files(set *unstructured.Unstructured, beside []map[string]any
 	// two periods a single node was seen to make one.
 	window := metav1.Duration{Duration: 35 * time.Second}
 	fleet := v1alpha1.Fleet{TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindFleet}, Name: "replay"}
-	fleet.Clusters = []v1alpha1.FleetCluster{{Name: "largest", Labels: map[string]string{"stage": "production"}, Kubeconfig: kubeconfig, Servers: []string{server}}}
+	fleet.Clusters = []v1alpha1.FleetCluster{{Name: "largest", Labels: map[string]string{"stage": "production"}, Kubeconfig: kubeconfig, Servers: []string{server}, DNS: r.dns}}
 	template, _, _ := unstructured.NestedMap(set.Object, "spec", "template") // what is wrong with it the rollout says
 	rollout := v1alpha1.Rollout{TypeMeta: v1alpha1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindRollout}, Name: set.GetName()}
 	rollout.Change.Manifests = beside
-	rollout.Change.DaemonSet = &v1alpha1.DaemonSetChange{Install: &v1alpha1.DaemonSetInstall{}}
+	rollout.Change.DaemonSet = &v1alpha1.DaemonSetChange{}
 	rollout.Change.DaemonSet.Namespace, rollout.Change.DaemonSet.Name = set.GetNamespace(), set.GetName()
-	rollout.Change.DaemonSet.Template = template
+	if _, whole, _ := unstructured.NestedMap(set.Object, "spec", "selector"); whole {
+		rollout.Change.DaemonSet.Install, rollout.Change.DaemonSet.Template = &v1alpha1.DaemonSetInstall{}, template
+	} else { // a new version of one that is there
+		rollout.Change.DaemonSet.Patch = template
+	}
 	rollout.Stages = []v1alpha1.RolloutStage{{Name: "production", LabelSelector: metav1.LabelSelector{MatchLabels: map[string]string{"stage": "production"}}}}
 	rollout.Interval = &metav1.Duration{Duration: interval}
-	rollout.Analysis.DNS.Mode = v1alpha1.Disabled // the drill itself asks for names, past the caches and through them
+	if slices.ContainsFunc(r.scenario.Probes, func(p v1alpha1.DrillProbe) bool { return p.DNS != nil }) {
+		rollout.Analysis.DNS.Mode = v1alpha1.Disabled // the drill itself asks for names, past the caches and through them
+	}
 	rollout.ScaleGate.Window = &window
 	rollout.Bake.Factor = 1.5
 	// What people wait for besides, ten minutes, is divided as all they wait for: the caches' share is the longer one.
@@ -179,7 +195,7 @@ func (r *rollouts) count(l *lab.Lab, set *unstructured.Unstructured) error {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop, r.exposed = stop, map[string]bool{}
 	template, _, _ := unstructured.NestedStringMap(set.Object, "spec", "template", "metadata", "labels")
-	selector, namespace := labels.Set(template).String(), set.GetNamespace()
+	selector, namespace, image := labels.Set(template).String(), set.GetNamespace(), imageOf(set)
 	r.counting.Go(func() {
 		tick := time.NewTicker(countEvery)
 		defer tick.Stop()
@@ -188,7 +204,7 @@ func (r *rollouts) count(l *lab.Lab, set *unstructured.Unstructured) error {
 			if err == nil {
 				r.mu.Lock()
 				for i := range pods.Items {
-					if node := pods.Items[i].Spec.NodeName; node != "" {
+					if node := pods.Items[i].Spec.NodeName; node != "" && pods.Items[i].Spec.Containers[0].Image == image {
 						r.exposed[node] = true
 					}
 				}
@@ -202,6 +218,17 @@ func (r *rollouts) count(l *lab.Lab, set *unstructured.Unstructured) error {
 		}
 	})
 	return nil
+}
+
+// imageOf is the image of a DaemonSet's first container.
+func imageOf(set *unstructured.Unstructured) string {
+	containers, _, _ := unstructured.NestedSlice(set.Object, "spec", "template", "spec", "containers")
+	if len(containers) == 0 {
+		return ""
+	}
+	first, _ := containers[0].(map[string]any)
+	image, _ := first["image"].(string)
+	return image
 }
 
 // view is how the rollout stands, as it last wrote it.
@@ -219,10 +246,15 @@ func (r *rollouts) view() (engine.View, error) {
 
 // over says whether nothing more comes of the rollout unless a human says so.
 func (r *rollouts) over() bool {
-	if r.began.IsZero() || time.Since(r.looked) < time.Second {
+	r.mu.Lock()
+	early := r.began.IsZero() || time.Since(r.looked) < time.Second
+	if !early {
+		r.looked = time.Now()
+	}
+	r.mu.Unlock()
+	if early {
 		return false
 	}
-	r.looked = time.Now()
 	view, err := r.view()
 	return err == nil && view.Phase != journal.Running && view.Phase != journal.RollingBack
 }
@@ -238,7 +270,7 @@ func (r *rollouts) outcome(nodes int) (*drill.Rollout, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading how the rollout stands: %w", err)
 	}
-	o := &drill.Rollout{ExposedNodes: len(r.exposed), Nodes: nodes, Phase: string(view.Phase), Reason: view.Message}
+	o := &drill.Rollout{ExposedNodes: len(r.exposed), Nodes: nodes, Phase: string(view.Phase), Reason: view.Message, Undecided: view.Phase == journal.Running}
 	for _, e := range view.Events {
 		if e.Type != journal.Warning || !strings.HasPrefix(e.Message, string(journal.RollingBack)) && !strings.HasPrefix(e.Message, string(journal.Paused)) {
 			continue

@@ -98,9 +98,7 @@ type cluster struct {
 	slow      slowHorizon
 	metrics   map[string]*measured
 	seen      *verdict.Workload // at the last look
-	// ownExecuted of executed seconds are the component's, between the last two readings.
-	ownExecuted, executed float64
-	nodes                 nodeNames
+	nodes     nodeNames
 }
 
 // New checks what is given, reads what an earlier process kept, and asks no cluster.
@@ -231,6 +229,7 @@ func (a *Analyst) measure(ctx context.Context, c *cluster, since time.Time) {
 			p := f()
 			merge.Lock()
 			defer merge.Unlock()
+			r.executed, r.own = r.executed+p.executed, r.own+p.own
 			for k, v := range p.levels {
 				r.levels[k] = v
 			}

@@ -56,7 +56,6 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 			p.levels[check] = v
 		}
 	}
-	ownExecuted, executed := 0.0, 0.0
 	for _, server := range c.Servers {
 		all.Go(func() {
 			read, seats, err := readServer(ctx, server, now)
@@ -86,11 +85,11 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 			}
 			c.mu.Unlock()
 			levelsOf(read, before, seen, seats, worst)
-			if seen {
+			if seen && c.FlowSchema != "" {
 				for name, flow := range read.flows.Since(before.flows) {
-					executed += flow.ExecutionSeconds
+					p.executed += flow.ExecutionSeconds
 					if name == c.FlowSchema {
-						ownExecuted += flow.ExecutionSeconds
+						p.own += flow.ExecutionSeconds
 					}
 				}
 			}
@@ -116,9 +115,6 @@ func (c *cluster) readServers(ctx context.Context, now func() time.Time) part {
 		})
 	}
 	all.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ownExecuted, c.executed = ownExecuted, executed
 	return p
 }
 
@@ -299,7 +295,7 @@ func (c *cluster) judgeLevels(a v1alpha1.RolloutAnalysis, e engine.Exposure, con
 	if _, ok := last.levels[checkResident]; !ok || len(last.troubles) > 0 {
 		findings = append(findings, verdict.Finding{Check: checkMetrics, Verdict: verdict.Unknown, Reason: "not all could be read: " + strings.Join(last.troubles, "; "), At: last.at, Fresh: true})
 	}
-	own := c.ownShare()
+	own := ownShare(since, now.Add(-a.MaxDataAge.Duration))
 	for _, f := range figures(a.ControlPlane) {
 		newest, ok := newestWith(f.check, since, now.Add(-a.MaxDataAge.Duration))
 		if !ok && f.optional {
@@ -342,13 +338,18 @@ func elsewhere(controls []*cluster, before, since []reading, check string) (was,
 	return was, is
 }
 
-// ownShare is the component's share of the time that all requests executed for between the last two readings, NaN when it has no
-// FlowSchema of its own.
-func (c *cluster) ownShare() float64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.FlowSchema == "" || c.executed <= 0 {
+// ownShare is the component's share of the time that all requests executed for, over readings after a time: as old as the newest level
+// may be, because a percentile waits for enough requests, and the burst that made it may be over. NaN when it has no FlowSchema of its
+// own.
+func ownShare(readings []reading, after time.Time) float64 {
+	own, executed := 0.0, 0.0
+	for _, r := range readings {
+		if r.done.After(after) {
+			own, executed = own+r.own, executed+r.executed
+		}
+	}
+	if executed <= 0 {
 		return math.NaN()
 	}
-	return c.ownExecuted / c.executed
+	return own / executed
 }

@@ -16,6 +16,9 @@ type reading struct {
 	// levels are figures of the control plane by check; asked are questions to DNS and the API by check and whom.
 	levels map[string]float64
 	asked  map[string]verdict.Asked
+	// executed is for how many seconds requests executed since the reading before, own those of the component; 0 when it has no
+	// FlowSchema of its own.
+	executed, own float64
 	// troubles are why something could not be measured, for people.
 	troubles []string
 	// pods are what a look saw of the workload; nil when nobody looked.
@@ -26,9 +29,10 @@ type reading struct {
 
 // part is what one kind of measurement adds to a reading.
 type part struct {
-	levels   map[string]float64
-	asked    map[string]verdict.Asked
-	troubles []string
+	levels        map[string]float64
+	asked         map[string]verdict.Asked
+	executed, own float64
+	troubles      []string
 }
 
 // maxReadings bounds what is kept of a cluster in memory: at a look every 30 s they are 33 hours; longer windows keep every second

@@ -15,6 +15,9 @@ type Record struct {
 	Levels map[string]float64 `json:"levels,omitempty"`
 	// Asked are the questions to DNS and the API by check and whom.
 	Asked map[string]verdict.Asked `json:"asked,omitempty"`
+	// Executed is for how many seconds requests executed since the look before, Own those of the component.
+	Executed float64 `json:"executed,omitempty"`
+	Own      float64 `json:"own,omitempty"`
 	// Troubles are why something could not be measured.
 	Troubles []string `json:"troubles,omitempty"`
 	// Workload is what was seen of the pods and their nodes; nil when nobody looked.
@@ -22,9 +25,9 @@ type Record struct {
 }
 
 func (r reading) record(cluster string, w *verdict.Workload) Record {
-	return Record{Cluster: cluster, At: r.at, Levels: r.levels, Asked: r.asked, Troubles: r.troubles, Workload: w}
+	return Record{Cluster: cluster, At: r.at, Levels: r.levels, Asked: r.asked, Executed: r.executed, Own: r.own, Troubles: r.troubles, Workload: w}
 }
 
 func (r Record) reading() reading {
-	return reading{at: r.At, done: r.At, levels: r.Levels, asked: r.Asked, troubles: r.Troubles}
+	return reading{at: r.At, done: r.At, levels: r.Levels, asked: r.Asked, executed: r.Executed, own: r.Own, troubles: r.Troubles}
 }

@@ -57,6 +57,25 @@ func Fresh(t testing.TB, client kubernetes.Interface, prefix string) string {
 	return made.Name
 }
 
+// Beginner is what a target needs so that a change begins on it.
+type Beginner interface {
+	Prepare(ctx context.Context) (target.Pins, error)
+	Begin(ctx context.Context, pins target.Pins) (target.Pins, error)
+}
+
+// Begin begins a change, and returns what is pinned.
+func Begin(t testing.TB, to Beginner) target.Pins {
+	t.Helper()
+	pins, err := to.Prepare(t.Context())
+	if err == nil {
+		pins, err = to.Begin(t.Context(), pins)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pins
+}
+
 // DaemonSet makes the agent of the tests, version 1, and waits until it is ready on that many nodes.
 func DaemonSet(t testing.TB, client kubernetes.Interface, namespace, name string, nodes int) *appsv1.DaemonSet {
 	t.Helper()

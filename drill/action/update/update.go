@@ -3,6 +3,7 @@ package update
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -24,6 +25,7 @@ const lookEvery = 100 * time.Millisecond
 
 type action struct {
 	spec   v1alpha1.UpdateAction
+	target drill.Target
 	change *changed.Change
 	seed   uint64
 	order  []string // of nodes, drawn once: what an attempt has begun the next one ends
@@ -32,12 +34,45 @@ type action struct {
 // New returns the action.
 func New(spec v1alpha1.UpdateAction, env drill.Env) (drill.Action, error) {
 	change, err := changed.Of(spec.Version, env)
-	return &action{spec: spec, change: change, seed: env.Drill.Parameters.Seed}, err
+	return &action{spec: spec, target: env.Target, change: change, seed: env.Drill.Parameters.Seed}, err
 }
 
-// Do implements drill.Action.
+// Do implements drill.Action. A target that rolls out does so instead, and the action is done when as many nodes run it, or nothing
+// more comes of it.
 func (a *action) Do(ctx context.Context) error {
-	if err := a.template(ctx); err != nil {
+	manifest := fixtures.AgentVersion(a.change.Namespace, a.spec.Version, a.spec.Annotations)
+	if roller, ok := a.target.(drill.RollerOut); ok {
+		taken, err := roller.RollOut(ctx, []string{string(manifest)})
+		if taken && err == nil {
+			return a.await(ctx, roller)
+		}
+		if taken || err != nil {
+			return err
+		}
+	}
+	return a.step(ctx, manifest)
+}
+
+// await waits for what somebody else rolls out. An API server that does not answer is asked again: that may be what comes of it.
+func (a *action) await(ctx context.Context, roller drill.RollerOut) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		pods, err := a.change.Pods(ctx)
+		if err == nil && len(pods) >= a.spec.Nodes || roller.RolledOut() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d nodes run version %s: %w", len(pods), a.spec.Nodes, a.spec.Version, errors.Join(err, ctx.Err()))
+		case <-tick.C:
+		}
+	}
+}
+
+// step brings it to the nodes.
+func (a *action) step(ctx context.Context, manifest []byte) error {
+	if err := a.template(ctx, manifest); err != nil {
 		return err
 	}
 	tick := time.NewTicker(lookEvery)
@@ -85,9 +120,9 @@ func (a *action) draw(pods []corev1.Pod) {
 }
 
 // template writes the new version.
-func (a *action) template(ctx context.Context) error {
+func (a *action) template(ctx context.Context, manifest []byte) error {
 	path := "/apis/apps/v1/namespaces/" + a.change.Namespace + "/daemonsets/" + fixtures.Agent + "?force=true&fieldManager=" + fixtures.AgentManager
-	code, answer, err := a.change.Caller.Do(ctx, http.MethodPatch, path, apicall.ApplyPatch, fixtures.AgentVersion(a.spec.Version, a.spec.Annotations))
+	code, answer, err := a.change.Caller.Do(ctx, http.MethodPatch, path, apicall.ApplyPatch, manifest)
 	if err != nil {
 		return fmt.Errorf("writing the template of version %s: %w", a.spec.Version, err)
 	}

@@ -56,15 +56,6 @@ func (r *rig) target(change v1alpha1.DaemonSetChange, objects ...map[string]any)
 	}
 }
 
-func (r *rig) begin(to *Target) target.Pins {
-	r.t.Helper()
-	pins, err := to.Prepare(r.t.Context())
-	r.must(err)
-	pins, err = to.Begin(r.t.Context(), pins)
-	r.must(err)
-	return pins
-}
-
 // gone waits for the workload to be seen to be gone.
 func (r *rig) gone(to *Target, pins target.Pins, what string) {
 	r.t.Helper()
@@ -107,7 +98,7 @@ func TestBesideOnALab(t *testing.T) {
 		to := fresh()
 		nodes, err := to.Survey(t.Context())
 		r.must(err)
-		pins := r.begin(to)
+		pins := rollouttest.Begin(r.t, to)
 		route := plan.NewRoute(plan.Leg{Steps: []plan.Step{{Nodes: 1}, {Nodes: 2, All: true}}, MaxUnavailable: 1, Nodes: 2}, plan.Order("run-1", nodes))
 		rollouttest.Play(t, to, pins, func(s plan.Seen) plan.Decision { return route.Forward(0, s) }, false)
 
@@ -129,7 +120,7 @@ func TestBesideOnALab(t *testing.T) {
 		rollouttest.DaemonSet(t, client, namespace, "agent", 2)
 		change := v1alpha1.DaemonSetChange{WorkloadChange: v1alpha1.WorkloadChange{Namespace: namespace, Name: "agent", Patch: rollouttest.Image("registry.test/agent:2")}}
 		to := r.target(change, role("agent"))
-		pins := r.begin(to)
+		pins := rollouttest.Begin(r.t, to)
 		r.must(client.AppsV1().DaemonSets(namespace).Delete(t.Context(), "agent", metav1.DeleteOptions{}))
 		r.gone(to, pins, "DaemonSet "+namespace+"/agent")
 		if err := to.Finish(t.Context(), pins, false); !errors.Is(err, target.ErrGone) {

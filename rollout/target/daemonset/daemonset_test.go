@@ -157,10 +157,7 @@ func TestDaemonSetOnALab(t *testing.T) {
 		r := &rig{t: t, client: client, namespace: namespace, name: "others"}
 		rollouttest.DaemonSet(t, client, namespace, r.name, 5)
 		to := r.patch(two)
-		pins, err := to.Prepare(t.Context())
-		r.must(err)
-		pins, err = to.Begin(t.Context(), pins)
-		r.must(err)
+		pins := rollouttest.Begin(t, to)
 		foreign := func(what string) {
 			t.Helper()
 			if _, err := to.See(t.Context(), pins); !errors.Is(err, target.ErrForeign) || !strings.Contains(err.Error(), "an-admin") {
@@ -261,10 +258,7 @@ func TestDaemonSetOnALab(t *testing.T) {
 			if len(nodes) != 5 {
 				t.Fatalf("surveyed %+v", nodes)
 			}
-			pins, err := to.Prepare(t.Context())
-			r.must(err)
-			pins, err = to.Begin(t.Context(), pins)
-			r.must(err)
+			pins := rollouttest.Begin(t, to)
 			// As after a death before the pins were saved.
 			again, err := to.Begin(t.Context(), target.Pins{After: pins.After})
 			r.must(err)

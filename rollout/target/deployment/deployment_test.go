@@ -39,10 +39,7 @@ func TestDeploymentOnALab(t *testing.T) {
 	if len(nodes) != 1 {
 		t.Errorf("surveyed %+v", nodes)
 	}
-	pins, err := to.Prepare(t.Context())
-	must(err)
-	pins, err = to.Begin(t.Context(), pins)
-	must(err)
+	pins := rollouttest.Begin(t, to)
 	route := plan.NewRoute(plan.Leg{Steps: []plan.Step{{Nodes: 1, All: true}}, MaxUnavailable: 1, Nodes: 1}, []string{unit})
 	play := func(decide func(plan.Seen) plan.Decision, back bool) {
 		t.Helper()

@@ -51,16 +51,6 @@ func (r *rig) target(objects ...map[string]any) *Target {
 	}
 }
 
-// begin pins what there is.
-func (r *rig) begin(to *Target) target.Pins {
-	r.t.Helper()
-	pins, err := to.Prepare(r.t.Context())
-	r.must(err)
-	pins, err = to.Begin(r.t.Context(), pins)
-	r.must(err)
-	return pins
-}
-
 func (r *rig) see(to *Target, pins target.Pins) plan.Seen {
 	r.t.Helper()
 	seen, err := to.See(r.t.Context(), pins)
@@ -108,7 +98,7 @@ func testForthAndBack(r *rig) {
 	must(err)
 	_, err = to.Survey(t.Context())
 	must(err)
-	pins := r.begin(to)
+	pins := rollouttest.Begin(r.t, to)
 	route := aRoute()
 	see := func() plan.Seen { return r.see(to, pins) }
 	data := func() map[string]string {
@@ -195,13 +185,13 @@ func testWhatOthersWroteStays(r *rig) {
 	}
 	// The run before.
 	first := r.target(image("registry.test/web:1"))
-	must(first.Move(t.Context(), r.begin(first), nil, false))
+	must(first.Move(t.Context(), rollouttest.Begin(r.t, first), nil, false))
 	_, err := deployments.Patch(t.Context(), "web", types.StrategicMergePatchType,
 		[]byte(`{"spec":{"template":{"spec":{"containers":[{"name":"web","env":[{"name":"A","value":"1"}]}]}}}}`), metav1.PatchOptions{FieldManager: "an-admin"})
 	must(err)
 
 	to := r.target(image("registry.test/web:2"))
-	pins := r.begin(to)
+	pins := rollouttest.Begin(r.t, to)
 	must(to.Move(t.Context(), pins, nil, false))
 	_, err = deployments.Patch(t.Context(), "web", types.MergePatchType, []byte(`{"metadata":{"labels":{"team":"a"}}}`), metav1.PatchOptions{FieldManager: "another-admin"})
 	must(err)
@@ -222,7 +212,7 @@ func testWhatOthersWroteStays(r *rig) {
 	}
 
 	// What was put back is the rollout's as before: the next run may change it, and whoever takes it over by force has it.
-	pins = r.begin(to)
+	pins = rollouttest.Begin(r.t, to)
 	must(to.Move(t.Context(), pins, nil, false))
 	theirs := &unstructured.Unstructured{Object: image("registry.test/web:3")}
 	_, err = r.objects.Resource(appsv1.SchemeGroupVersion.WithResource("deployments")).Namespace("default").Apply(t.Context(), "web", theirs, metav1.ApplyOptions{FieldManager: "another-admin", Force: true})
@@ -260,9 +250,9 @@ func testWhatCannotBePutBack(r *rig) {
 		return o
 	}
 	first := r.target(manifest(""))
-	must(first.Move(t.Context(), r.begin(first), nil, false))
+	must(first.Move(t.Context(), rollouttest.Begin(r.t, first), nil, false))
 	to := r.target(manifest("other"))
-	pins := r.begin(to)
+	pins := rollouttest.Begin(r.t, to)
 	must(to.Move(t.Context(), pins, nil, false))
 	if err := to.Move(t.Context(), pins, nil, true); !errors.Is(err, target.ErrForeign) || !strings.Contains(err.Error(), ".serviceAccountName") {
 		t.Errorf("that it is left is not said: %v", err)
@@ -291,7 +281,7 @@ func testDeletedInTheMiddle(r *rig) {
 	}
 	to, route := r.target(both...), aRoute()
 	alone := r.target(configMap(goes, "old", map[string]any{"a": "2"}))
-	pins, alonePins := r.begin(to), r.begin(alone)
+	pins, alonePins := rollouttest.Begin(r.t, to), rollouttest.Begin(r.t, alone)
 	// Somebody else makes what was to be new.
 	theirs, err := client.CoreV1().ConfigMaps(stays).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "new"}, Data: map[string]string{"b": "1"}}, metav1.CreateOptions{FieldManager: "an-admin"})
 	must(err)
@@ -360,7 +350,7 @@ func testDeletedMeanwhile(r *rig) {
 		_, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "just"}, Data: map[string]string{"c": "1"}}, metav1.CreateOptions{})
 		must(err)
 		to := r.target(configMap("default", "just", map[string]any{"a": "2"}))
-		pins := r.begin(to)
+		pins := rollouttest.Begin(r.t, to)
 		if back {
 			must(to.Move(t.Context(), pins, nil, false))
 		}
