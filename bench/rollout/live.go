@@ -10,7 +10,6 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/bench/run"
@@ -37,7 +36,7 @@ func (r *labRig) live(ctx context.Context, t trial, n int, atLeast time.Duration
 	d := *t.Drill
 	d.Parameters.Seed = r.seed*1_000_003 + uint64(n) // other nodes each time
 	l := &looking{rig: r, nodes: t.update.Action.Update.Nodes, atLeast: atLeast, trace: &trace{Trial: t.Name}}
-	if l.before, err = r.pods(ctx); err != nil {
+	if l.before, err = r.big.state(ctx); err != nil {
 		return o, nil, err
 	}
 	analyst, err := r.analyst(l)
@@ -113,7 +112,7 @@ func (w *watchedUpdate) Do(ctx context.Context) error {
 		return err
 	}
 	e := engine.Exposure{
-		Cluster: withChange, Step: 1, Nodes: l.rig.big.nodes, Planned: l.nodes, Since: l.trace.Since, Ready: l.trace.Since, StableRevision: revision(l.before[0]),
+		Cluster: withChange, Step: 1, Nodes: l.rig.big.nodes, Planned: l.nodes, Since: l.trace.Since, Ready: l.trace.Since, StableRevision: l.before.revision,
 	}
 	if e.Exposed, e.UpdateRevision, err = l.rig.changed(ctx, e.StableRevision); err != nil {
 		return err
@@ -127,7 +126,7 @@ func (w *watchedUpdate) Do(ctx context.Context) error {
 type looking struct {
 	rig     *labRig
 	analyst *analysis.Analyst
-	before  []corev1.Pod
+	before  state
 	nodes   int
 	atLeast time.Duration
 

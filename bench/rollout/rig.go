@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -14,9 +15,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/seakeep/seakeep/api/v1alpha1"
 	"github.com/seakeep/seakeep/bench/run"
@@ -145,7 +146,8 @@ type labRig struct {
 	seed       uint64
 }
 
-// newLabRig makes the labs with what d, any of the trials, says of its target and fixtures; they are the same in all.
+// newLabRig makes the labs with what d, any of the trials, says of its target and fixtures; they are the same in all. Their API server
+// is bounded: without that, one LIST loop has the machine, and every process on it, and not the API server, is slow.
 func newLabRig(ctx context.Context, dir string, d *v1alpha1.Drill, o options, say run.Say) (_ *labRig, err error) {
 	r := &labRig{say: say, seed: o.seed}
 	defer func() {
@@ -259,10 +261,39 @@ func (r *labRig) changed(ctx context.Context, stable string) (exposed []string, 
 	return exposed, update, err
 }
 
-// back puts the old template back, deletes the pods of all revisions but the one before, and waits until none is left.
-func (w *world) back(ctx context.Context, before []corev1.Pod) error {
-	stable := revision(before[0])
-	_, err := w.client.AppsV1().DaemonSets(namespace).Patch(ctx, agent, types.ApplyPatchType, fixtures.AgentVersion(namespace, v1alpha1.AgentVersion, nil), metav1.PatchOptions{FieldManager: fixtures.AgentManager, Force: new(true)})
+// state is what the agent runs while no change is under way.
+type state struct {
+	template corev1.PodTemplateSpec
+	revision string
+}
+
+func (w *world) state(ctx context.Context) (s state, err error) {
+	set, err := w.client.AppsV1().DaemonSets(namespace).Get(ctx, agent, metav1.GetOptions{})
+	if err != nil {
+		return s, err
+	}
+	pods, err := w.pods(ctx)
+	if err != nil {
+		return s, err
+	}
+	if len(pods) == 0 {
+		return s, errors.New("the agent has no pod")
+	}
+	return state{template: set.Spec.Template, revision: revision(pods[0])}, nil
+}
+
+// back puts the template from before back, whoever changed it, deletes the pods of all other revisions, and waits until none is left.
+func (w *world) back(ctx context.Context, before state) error {
+	sets := w.client.AppsV1().DaemonSets(namespace)
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		set, err := sets.Get(ctx, agent, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		set.Spec.Template = before.template
+		_, err = sets.Update(ctx, set, metav1.UpdateOptions{})
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -273,7 +304,7 @@ func (w *world) back(ctx context.Context, before []corev1.Pod) error {
 		}
 		left := 0
 		for _, p := range pods {
-			if revision(p) != stable {
+			if revision(p) != before.revision {
 				left++
 				_ = w.client.CoreV1().Pods(namespace).Delete(ctx, p.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
 			}

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
@@ -49,9 +48,9 @@ func (o rolledTrial) right() bool {
 // is left of it afterwards the rig takes back.
 func (r *labRig) rolledTrial(ctx context.Context, t trial, seakeep, dir string) (o rolledTrial, err error) {
 	o.trial = t
-	before := map[*world][]corev1.Pod{}
+	before := map[*world]state{}
 	for _, w := range []*world{r.big, r.small} {
-		if before[w], err = w.pods(ctx); err != nil {
+		if before[w], err = w.state(ctx); err != nil {
 			return o, err
 		}
 	}
@@ -99,8 +98,8 @@ func (r *labRig) rolledTrial(ctx context.Context, t trial, seakeep, dir string) 
 			o.read(view.Phase, view.Message, view.Events)
 		}
 	}
-	for w, pods := range before {
-		if back := w.back(ctx, pods); back != nil {
+	for w, was := range before {
+		if back := w.back(ctx, was); back != nil {
 			err = errors.Join(err, fmt.Errorf("taking back what is left: %w", back))
 		}
 	}
@@ -150,16 +149,17 @@ func trialRollout(t trial, manifest string) ([]byte, error) {
 	for _, stage := range []string{"first", "second"} {
 		r.Stages = append(r.Stages, v1alpha1.RolloutStage{Name: stage, LabelSelector: metav1.LabelSelector{MatchLabels: map[string]string{"stage": stage}}})
 	}
-	// Three times as many each step, and all at last.
-	nodes := t.update.Action.Update.Nodes
-	for ; 3*nodes < t.Parameters.Nodes; nodes *= 3 {
-		r.Steps = append(r.Steps, v1alpha1.RolloutStep{Replicas: intstr.FromInt(nodes)})
+	// As many as a rollout has that says nothing: the scale gate wants more than one of them before the fourth node. What the change
+	// does begins when as many nodes run it as the trial says.
+	for _, n := range []intstr.IntOrString{intstr.FromInt(1), intstr.FromInt(3), intstr.FromInt(9), intstr.FromString("100%")} {
+		r.Steps = append(r.Steps, v1alpha1.RolloutStep{Replicas: n})
 	}
-	r.Steps = append(r.Steps, v1alpha1.RolloutStep{Replicas: intstr.FromInt(nodes)}, v1alpha1.RolloutStep{Replicas: intstr.FromString("100%")})
 	r.Nodes.MaxUnavailable = new(intstr.FromInt(3))
 	r.LargestClusterProbe.Disabled = true
 	r.Interval = &metav1.Duration{Duration: rolledInterval}
 	r.Analysis = spec(rolledInterval)
+	// Looks come thirty times as often as they do by default, and what the scale gate measures again is no sooner there.
+	r.InconclusiveLimit = 60
 	r.ScaleGate.Window = &metav1.Duration{Duration: 10 * time.Second}
 	r.Bake.MinDuration, r.Bake.DetectionWindow = &metav1.Duration{Duration: rolledBake}, &metav1.Duration{Duration: 3 * rolledInterval}
 	r.OnFailure.Rungs = []v1alpha1.RolloutRung{{Name: v1alpha1.RungFreeze}, {Name: v1alpha1.RungAPF}, {Name: v1alpha1.RungRevert}}

@@ -3,6 +3,8 @@ package main
 import (
 	"math"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestTrialsAreRead(t *testing.T) {
@@ -13,6 +15,11 @@ func TestTrialsAreRead(t *testing.T) {
 	classes := map[string]int{}
 	for _, one := range trials {
 		classes[one.class]++
+		// All are run on the same labs.
+		first := trials[0]
+		if diff := cmp.Diff(first.Target, one.Target) + cmp.Diff(first.Parameters, one.Parameters) + cmp.Diff(first.Fixtures, one.Fixtures) + cmp.Diff(first.DNS, one.DNS); diff != "" {
+			t.Errorf("%s and %s are about other labs:\n%s", first.Name, one.Name, diff)
+		}
 	}
 	for _, class := range []string{"crash-loop", "dns-breakage", "control-plane-cost", "slow-leak", "node-only", "latency-only", good} {
 		if classes[class] == 0 {
