@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
@@ -194,6 +195,12 @@ func (r *labRig) close() {
 func (w *world) install(ctx context.Context, d *v1alpha1.Drill) error {
 	if err := fixtures.Prepare(ctx, d, drilled{world: w}); err != nil {
 		return err
+	}
+	for n := range 3 {
+		label := fmt.Appendf(nil, `{"metadata":{"labels":{%q:"yes"}}}`, trialLabel)
+		if _, err := w.client.CoreV1().Nodes().Patch(ctx, lab.NodeName(n), types.MergePatchType, label, metav1.PatchOptions{}); err != nil {
+			return fmt.Errorf("choosing the nodes of rollouts: %w", err)
+		}
 	}
 	shares := int32(30)
 	_, err := w.client.FlowcontrolV1().PriorityLevelConfigurations().Create(ctx, &flowcontrolv1.PriorityLevelConfiguration{

@@ -29,6 +29,9 @@ const (
 	stepWithin   = 3 * time.Minute
 )
 
+// trialLabel is on the nodes that a rolled-out trial may come to, three in each cluster: what it claims, it claims of at most so many.
+const trialLabel = "seakeep.dev/trial"
+
 // rolledTrial is what became of a trial that `seakeep rollout run` carried out.
 type rolledTrial struct {
 	trial trial
@@ -149,17 +152,14 @@ func trialRollout(t trial, manifest string) ([]byte, error) {
 	for _, stage := range []string{"first", "second"} {
 		r.Stages = append(r.Stages, v1alpha1.RolloutStage{Name: stage, LabelSelector: metav1.LabelSelector{MatchLabels: map[string]string{"stage": stage}}})
 	}
-	// As many as a rollout has that says nothing: the scale gate wants more than one of them before the fourth node. What the change
-	// does begins when as many nodes run it as the trial says.
-	for _, n := range []intstr.IntOrString{intstr.FromInt(1), intstr.FromInt(3), intstr.FromInt(9), intstr.FromString("100%")} {
-		r.Steps = append(r.Steps, v1alpha1.RolloutStep{Replicas: n})
-	}
+	r.Steps = []v1alpha1.RolloutStep{{Replicas: intstr.FromInt(1)}, {Replicas: intstr.FromString("100%")}}
+	r.Nodes.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{trialLabel: "yes"}}
 	r.Nodes.MaxUnavailable = new(intstr.FromInt(3))
 	r.LargestClusterProbe.Disabled = true
 	r.Interval = &metav1.Duration{Duration: rolledInterval}
 	r.Analysis = spec(rolledInterval)
-	// Looks come thirty times as often as they do by default, and what the scale gate measures again is no sooner there.
-	r.InconclusiveLimit = 60
+	// Nearer to what they are by default, 360 and 20 looks: a trend over few looks is found in noise now and then.
+	r.Analysis.Slow.Window, r.Analysis.Slow.Interval = &metav1.Duration{Duration: 60 * rolledInterval}, &metav1.Duration{Duration: 5 * rolledInterval}
 	r.ScaleGate.Window = &metav1.Duration{Duration: 10 * time.Second}
 	r.Bake.MinDuration, r.Bake.DetectionWindow = &metav1.Duration{Duration: rolledBake}, &metav1.Duration{Duration: 3 * rolledInterval}
 	r.OnFailure.Rungs = []v1alpha1.RolloutRung{{Name: v1alpha1.RungFreeze}, {Name: v1alpha1.RungAPF}, {Name: v1alpha1.RungRevert}}
