@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -77,7 +76,7 @@ const AgentVersion = "0"
 
 var (
 	podStates      = []PodState{PodCrashLoop, PodNotReady}
-	nodeConditions = []string{string(corev1.NodeMemoryPressure), string(corev1.NodeDiskPressure), string(corev1.NodePIDPressure), string(corev1.NodeNetworkUnavailable)}
+	nodeConditions = []string{"MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"}
 	imageTag       = regexp.MustCompile(`^\w[\w.-]{0,127}$`)
 )
 

@@ -115,6 +115,7 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 		return err
 	}
 	var all []judged
+	var rolled []rolledTrial
 	if r.options.live || r.options.rolled || r.options.rescues > 0 {
 		labs, err := newLabRig(ctx, r.dir, trials[0].Drill, r.options, r.say)
 		if err != nil {
@@ -129,9 +130,10 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 			all = append(all, done...)
 		}
 		if r.options.rolled {
-			if err := r.measureRolled(ctx, labs, trials, report); err != nil {
+			if rolled, err = r.measureRolled(ctx, labs, trials); err != nil {
 				return err
 			}
+			report.Cases = append(report.Cases, rolledCases(rolled)...)
 		}
 		if r.options.rescues > 0 {
 			if err := r.measureRescues(ctx, labs, report); err != nil {
@@ -169,17 +171,22 @@ func (r *rig) Measure(ctx context.Context, report *result.Report) error {
 	if err := r.measurePlanner(ctx, report); err != nil {
 		return err
 	}
-	r.explain(report, all)
+	r.explain(report, all, rolled)
 	return nil
 }
 
 // explain says, for a target that was missed, which trials it was missed with.
-func (r *rig) explain(report *result.Report, all []judged) {
+func (r *rig) explain(report *result.Report, all []judged, rolled []rolledTrial) {
 	const name = "what was judged wrong, and what took how long"
 	var top []string
 	for _, j := range all {
 		if j.wrong() {
 			top = append(top, fmt.Sprintf("%s (%s, live %t): %s after %s: %s", j.trial.Name, j.trial.class, j.live, j.by[subject].verdict, j.by[subject].took.Round(100*time.Millisecond), j.by[subject].why))
+		}
+	}
+	for _, o := range rolled {
+		if !o.right() {
+			top = append(top, fmt.Sprintf("%s (%s, rolled out) ended as %s: %s", o.trial.Name, o.trial.class, o.phase, o.why))
 		}
 	}
 	if len(top) == 0 {

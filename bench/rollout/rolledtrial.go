@@ -167,8 +167,7 @@ func trialRollout(t trial, manifest string) ([]byte, error) {
 }
 
 // measureRolled plays every trial with `seakeep rollout run`.
-func (r *rig) measureRolled(ctx context.Context, labs *labRig, trials []trial, report *result.Report) error {
-	var all []rolledTrial
+func (r *rig) measureRolled(ctx context.Context, labs *labRig, trials []trial) (all []rolledTrial, err error) {
 	for _, t := range trials {
 		if !r.options.Wanted(t.Name) {
 			continue
@@ -177,15 +176,14 @@ func (r *rig) measureRolled(ctx context.Context, labs *labRig, trials []trial, r
 		if err != nil {
 			r.say("trial %s could not be rolled out: %v", t.Name, err)
 			if ctx.Err() != nil {
-				return context.Cause(ctx)
+				return nil, context.Cause(ctx)
 			}
 			continue
 		}
 		r.say("rolled %-16s %s, found after %s, back after %s: %s; the drill: %s", t.Name, o.phase, o.found.Round(100*time.Millisecond), o.back.Round(100*time.Millisecond), o.why, o.judged)
 		all = append(all, o)
 	}
-	report.Cases = append(report.Cases, rolledCases(all)...)
-	return nil
+	return all, nil
 }
 
 // rolledCases are how many bad changes were taken back by themselves, how many good ones came everywhere, and how long it took.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"math"
 	"testing"
 
@@ -47,10 +48,20 @@ func TestTracesAreJudgedRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	drawn, err := draw(t.Context(), trials, "testdata", 120, 1)
+	// As the benchmark counts: the courses that it draws by default, and the live ones as they were.
+	o, err := parse(nil, func(string) string { return "" }, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
+	drawn, err := draw(t.Context(), trials, "testdata", o.drawn, o.seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, err := judgeAgain(t.Context(), trials, "testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	drawn = append(drawn, live...)
 	for _, j := range drawn {
 		if j.wrong() {
 			t.Logf("%s: %s after %s: %s", j.trial.Name, j.by[subject].verdict, j.by[subject].took, j.by[subject].why)
