@@ -115,12 +115,7 @@ func judgeAgents(r *Result, h v1alpha1.DrillHypothesis) Judgement {
 	if all == 0 {
 		return j
 	}
-	ratio := float64(ok) / float64(all)
-	j.Value, j.Verdict, j.Reason = &ratio, Fail, fmt.Sprintf("%d requests", all)
-	if holds(ratio, h.Op, h.Value) {
-		j.Verdict = Pass
-	}
-	return j
+	return j.of(float64(ok)/float64(all), fmt.Sprintf("%d requests", all))
 }
 
 // judgeExposed judges on what share of the nodes a change came to run that was rolled out in steps.
@@ -129,12 +124,7 @@ func judgeExposed(r *Result, h v1alpha1.DrillHypothesis) Judgement {
 	if r.Rollout == nil || r.Rollout.Nodes == 0 {
 		return j
 	}
-	ratio := float64(r.Rollout.ExposedNodes) / float64(r.Rollout.Nodes)
-	j.Value, j.Verdict, j.Reason = &ratio, Fail, fmt.Sprintf("%d of %d nodes", r.Rollout.ExposedNodes, r.Rollout.Nodes)
-	if holds(ratio, h.Op, h.Value) {
-		j.Verdict = Pass
-	}
-	return j
+	return j.of(float64(r.Rollout.ExposedNodes)/float64(r.Rollout.Nodes), fmt.Sprintf("%d of %d nodes", r.Rollout.ExposedNodes, r.Rollout.Nodes))
 }
 
 // judgeStopped judges whether a change that was rolled out in steps was stopped by itself. One that ended without a verdict is
@@ -145,18 +135,13 @@ func judgeStopped(r *Result, h v1alpha1.DrillHypothesis) Judgement {
 		return j
 	}
 	j.Reason = r.Rollout.Reason
-	stopped := 0.0
 	switch {
 	case r.Rollout.Stopped != nil:
-		stopped = 1
+		return j.of(1, j.Reason)
 	case r.Rollout.Undecided:
 		return j
 	}
-	j.Value, j.Verdict = &stopped, Fail
-	if holds(stopped, h.Op, h.Value) {
-		j.Verdict = Pass
-	}
-	return j
+	return j.of(0, j.Reason)
 }
 
 func judgeRun(r *Result, h v1alpha1.DrillHypothesis) Judgement {
@@ -183,9 +168,13 @@ func judgeRun(r *Result, h v1alpha1.DrillHypothesis) Judgement {
 		}
 		return j
 	}
-	seconds := value.Seconds()
-	j.Value, j.Verdict, j.Reason = &seconds, Fail, ""
-	if holds(seconds, h.Op, h.Value) {
+	return j.of(value.Seconds(), "")
+}
+
+// of is the judgement of what was measured.
+func (j Judgement) of(value float64, reason string) Judgement {
+	j.Value, j.Verdict, j.Reason = &value, Fail, reason
+	if holds(value, j.Hypothesis.Op, j.Hypothesis.Value) {
 		j.Verdict = Pass
 	}
 	return j

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -183,11 +182,7 @@ func (f *Fleet) Validate() field.ErrorList {
 			errs = append(errs, field.Duplicate(p.Child("name"), c.Name))
 		}
 		seen.Insert(c.Name)
-		for key, value := range c.Labels {
-			for _, problem := range append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...) {
-				errs = append(errs, field.Invalid(p.Child("labels").Key(key), value, problem))
-			}
-		}
+		errs = append(errs, validateLabels(c.Labels, p.Child("labels"))...)
 		errs = append(errs, required(c.Kubeconfig, p.Child("kubeconfig"), "the file that says how it is reached")...)
 		if c.Etcd != nil {
 			errs = append(errs, c.Etcd.validate(p.Child("etcd"))...)

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -77,7 +76,7 @@ func (c *Change) Agents(ctx context.Context) ([]corev1.Pod, error) {
 
 // Runs is true when a pod of the agent runs the change.
 func (c *Change) Runs(p corev1.Pod) bool {
-	return len(p.Spec.Containers) > 0 && strings.HasSuffix(p.Spec.Containers[0].Image, ":"+c.version)
+	return len(p.Spec.Containers) > 0 && p.Spec.Containers[0].Image == fixtures.AgentImage(c.version)
 }
 
 // List returns the pods of a path.
@@ -96,8 +95,8 @@ func (c *Change) List(ctx context.Context, path string) ([]corev1.Pod, error) {
 	return list.Items, nil
 }
 
-// Report writes a pod's status, as its kubelet would.
-func (c *Change) Report(ctx context.Context, p *corev1.Pod) error {
+// ReportPod writes a pod's status, as its kubelet would.
+func (c *Change) ReportPod(ctx context.Context, p *corev1.Pod) error {
 	p.APIVersion, p.Kind = "v1", "Pod"
 	body, err := json.Marshal(p)
 	if err != nil {
@@ -133,14 +132,41 @@ func (c *Change) write(ctx context.Context, method, path, contentType string, bo
 	return fmt.Errorf("%s %s: answered %d: %s", method, path, code, session.Message(answer))
 }
 
-// Follow shows the change's pods again and again, until the context ends. What cannot be read or written is tried again: an API
-// server that is down is what a drill may be about.
-func (c *Change) Follow(ctx context.Context, report func(context.Context, []corev1.Pod) error) {
+// Report is told of a change's pods again and again, and at the end once, that there are none. It is never told twice at a time.
+type Report func(context.Context, []corev1.Pod) error
+
+// reporting is the action that reports of a change until the run is over.
+type reporting struct {
+	change *Change
+	report Report
+	beside func(drill.Beside)
+}
+
+// Reporting is the action that reports of a change's pods, and of their nodes, from the time it is done until the run is over.
+func Reporting(c *Change, env drill.Env, report Report) drill.Action {
+	return &reporting{change: c, report: report, beside: env.Beside}
+}
+
+// Do implements drill.Action: it begins to report.
+func (r *reporting) Do(context.Context) error {
+	r.beside(drill.Beside{
+		While: r.follow,
+		Undo: func(ctx context.Context) error {
+			defer r.change.Caller.Close()
+			return r.report(ctx, nil)
+		},
+	})
+	return nil
+}
+
+// follow reports until the context ends. What cannot be read or written is tried again: an API server that is down is what a drill may
+// be about.
+func (r *reporting) follow(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		if pods, err := c.Pods(ctx); err == nil {
-			_ = report(ctx, pods)
+		if pods, err := r.change.Pods(ctx); err == nil {
+			_ = r.report(ctx, pods)
 		}
 		select {
 		case <-ctx.Done():
@@ -148,6 +174,17 @@ func (c *Change) Follow(ctx context.Context, report func(context.Context, []core
 		case <-tick.C:
 		}
 	}
+}
+
+// Nodes are those that these pods are on.
+func Nodes(pods []corev1.Pod) map[string]bool {
+	nodes := map[string]bool{}
+	for _, p := range pods {
+		if p.Spec.NodeName != "" {
+			nodes[p.Spec.NodeName] = true
+		}
+	}
+	return nodes
 }
 
 // SetReady says whether a pod and its containers are ready.

@@ -4,7 +4,6 @@ package neighbours
 import (
 	"context"
 	"errors"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -16,40 +15,26 @@ import (
 
 type action struct {
 	change *changed.Change
-	beside func(drill.Beside)
-
-	mu   sync.Mutex
-	sick map[string]map[types.UID]corev1.Pod // by node
-	all  map[string]bool                     // nodes of which all neighbours are reported
+	sick   map[string]map[types.UID]corev1.Pod // by node
+	all    map[string]bool                     // nodes of which all neighbours are reported
 }
 
 // New returns the action.
 func New(spec v1alpha1.NeighboursAction, env drill.Env) (drill.Action, error) {
 	change, err := changed.By(spec.Of, env)
-	return &action{change: change, beside: env.Beside, sick: map[string]map[types.UID]corev1.Pod{}, all: map[string]bool{}}, err
-}
-
-// Do implements drill.Action: it begins to report.
-func (a *action) Do(context.Context) error {
-	a.beside(drill.Beside{
-		While: func(ctx context.Context) { a.change.Follow(ctx, a.report) },
-		Undo: func(ctx context.Context) error {
-			defer a.change.Caller.Close()
-			return a.report(ctx, nil)
-		},
-	})
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	a := &action{change: change, sick: map[string]map[types.UID]corev1.Pod{}, all: map[string]bool{}}
+	return changed.Reporting(change, env, a.report), nil
 }
 
 // report makes the neighbours of these pods sick, once each node, and replaces those of nodes that have none of these any more.
 func (a *action) report(ctx context.Context, pods []corev1.Pod) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	var errs []error
-	now := map[string]bool{}
-	for _, p := range pods {
-		node := p.Spec.NodeName
-		if now[node] = true; node != "" && !a.all[node] {
+	now := changed.Nodes(pods)
+	for node := range now {
+		if !a.all[node] {
 			err := a.harm(ctx, node)
 			a.all[node] = err == nil
 			errs = append(errs, err)
@@ -89,7 +74,7 @@ func (a *action) harm(ctx context.Context, node string) error {
 		}
 		a.sick[node][p.UID] = p
 		changed.SetReady(&p, false)
-		errs = append(errs, a.change.Report(ctx, &p))
+		errs = append(errs, a.change.ReportPod(ctx, &p))
 	}
 	return errors.Join(errs...)
 }

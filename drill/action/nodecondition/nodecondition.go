@@ -6,7 +6,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,40 +18,22 @@ import (
 type action struct {
 	condition corev1.NodeConditionType
 	change    *changed.Change
-	beside    func(drill.Beside)
-
-	mu   sync.Mutex
-	sick map[string]bool // nodes that are reported as such
+	sick      map[string]bool // nodes that are reported as such
 }
 
 // New returns the action.
 func New(spec v1alpha1.NodeConditionAction, env drill.Env) (drill.Action, error) {
 	change, err := changed.By(spec.Of, env)
-	return &action{condition: corev1.NodeConditionType(spec.Type), change: change, beside: env.Beside, sick: map[string]bool{}}, err
-}
-
-// Do implements drill.Action: it begins to report.
-func (a *action) Do(context.Context) error {
-	a.beside(drill.Beside{
-		While: func(ctx context.Context) { a.change.Follow(ctx, a.report) },
-		Undo: func(ctx context.Context) error {
-			defer a.change.Caller.Close()
-			return a.report(ctx, nil)
-		},
-	})
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	a := &action{condition: corev1.NodeConditionType(spec.Type), change: change, sick: map[string]bool{}}
+	return changed.Reporting(change, env, a.report), nil
 }
 
 // report makes the nodes of these pods sick, and those well that were and have none of them any more.
 func (a *action) report(ctx context.Context, pods []corev1.Pod) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	now := map[string]bool{}
-	for _, p := range pods {
-		if p.Spec.NodeName != "" {
-			now[p.Spec.NodeName] = true
-		}
-	}
+	now := changed.Nodes(pods)
 	var errs []error
 	for _, node := range slices.Sorted(maps.Keys(now)) {
 		if a.sick[node] {

@@ -16,28 +16,22 @@ import (
 type action struct {
 	spec   v1alpha1.PodStatusAction
 	change *changed.Change
-	beside func(drill.Beside)
 }
 
 // New returns the action.
 func New(spec v1alpha1.PodStatusAction, env drill.Env) (drill.Action, error) {
 	change, err := changed.By(spec.Of, env)
-	return &action{spec: spec, change: change, beside: env.Beside}, err
-}
-
-// Do implements drill.Action: it begins to report.
-func (a *action) Do(context.Context) error {
-	a.beside(drill.Beside{While: func(ctx context.Context) {
-		defer a.change.Caller.Close()
-		a.change.Follow(ctx, a.report)
-	}})
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	a := &action{spec: spec, change: change}
+	return changed.Reporting(change, env, a.report), nil
 }
 
 func (a *action) report(ctx context.Context, pods []corev1.Pod) error {
 	for i := range pods {
 		if p := &pods[i]; becomes(p, a.spec, time.Now()) {
-			if err := a.change.Report(ctx, p); err != nil {
+			if err := a.change.ReportPod(ctx, p); err != nil {
 				return err
 			}
 		}
