@@ -3,6 +3,7 @@ package replay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	"github.com/seakeep/seakeep/internal/config"
 	"github.com/seakeep/seakeep/internal/testkit"
 	"github.com/seakeep/seakeep/lab"
+	"github.com/seakeep/seakeep/rollout/rollouttest"
 )
 
 // everyChange is a change that does all harm there is.
@@ -139,16 +141,39 @@ func TestEveryChangeOnALab(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rollouttest.DaemonSet(t, client, "default", "neighbour", d.Parameters.Nodes) // the scheduler need not give every node one
 	w, ctx, ns := world{t: t, lab: l, client: client}, t.Context(), d.Fixtures.Namespace
 
 	playing, stop := context.WithCancel(ctx)
-	defer stop()
 	var result *drill.Result
+	progress := make(chan string, 100)
 	ended := make(chan error, 1)
 	go func() {
+		defer close(ended)
 		var err error
-		result, err = drill.Run(playing, d, target, drill.Options{NewAction: catalog.NewAction, NewProbe: catalog.NewProbe})
+		result, err = drill.Run(playing, d, target, drill.Options{
+			NewAction: catalog.NewAction, NewProbe: catalog.NewProbe, Progress: func(line string) {
+				select {
+				case progress <- line:
+				default:
+				}
+			},
+		})
 		ended <- err
+	}()
+	var seen string // when it was last looked
+	defer func() {
+		stop()
+		for range ended {
+		}
+		if !t.Failed() {
+			return
+		}
+		t.Log("seen last: " + seen)
+		close(progress)
+		for line := range progress {
+			t.Log(line)
+		}
 	}()
 	webhooks := client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
 	var nodes map[string]bool
@@ -158,6 +183,7 @@ func TestEveryChangeOnALab(t *testing.T) {
 		well, bad := w.neighbours(ctx, nodes, ns)
 		_, err := webhooks.Get(ctx, "seakeep-drill", metav1.GetOptions{})
 		stats, asked := l.AgentStats(ctx)
+		seen = fmt.Sprintf("changed %v, %d crash, neighbours %d well and %d not, webhook: %v, DNS runs: %t, agents: %+v, %v", nodes, crashing, well, bad, err, w.dnsRuns(), stats, asked)
 		return len(nodes) == 2 && crashing == 2 && well == 0 && bad > 0 && err == nil && !w.dnsRuns() && asked == nil && stats.OK > 0
 	})
 	if sick := w.sick(ctx); !maps.Equal(sick, nodes) {
@@ -170,6 +196,15 @@ func TestEveryChangeOnALab(t *testing.T) {
 	if took := time.Since(began); took < 300*time.Millisecond {
 		t.Errorf("a write took %v with a webhook of 300 ms", took)
 	}
+
+	// The nodes' kubelets report what they believe; the drill does so again.
+	for node := range nodes {
+		patch := []byte(`{"status": {"conditions": [{"type": "MemoryPressure", "status": "False"}]}}`)
+		if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testkit.Within(t, "the nodes are sick again", time.Minute, func() bool { return maps.Equal(w.sick(ctx), nodes) })
 
 	// One node is rid of the change: its harm goes, and that of the other stays.
 	w.takeBackOne(ctx, ns)

@@ -16,7 +16,7 @@ import (
 type action struct {
 	change *changed.Change
 	sick   map[string]map[types.UID]corev1.Pod // by node
-	all    map[string]bool                     // nodes of which all neighbours are reported
+	all    map[string]bool                     // nodes of which all neighbours were seen to be reported
 }
 
 // New returns the action.
@@ -29,14 +29,15 @@ func New(spec v1alpha1.NeighboursAction, env drill.Env) (drill.Action, error) {
 	return changed.Reporting(change, env, a.report), nil
 }
 
-// report makes the neighbours of these pods sick, once each node, and replaces those of nodes that have none of these any more.
+// report makes the neighbours of these pods sick, until all of a node's are seen to be, and replaces those of nodes that have none of
+// these any more.
 func (a *action) report(ctx context.Context, pods []corev1.Pod) error {
 	var errs []error
 	now := changed.Nodes(pods)
 	for node := range now {
 		if !a.all[node] {
-			err := a.harm(ctx, node)
-			a.all[node] = err == nil
+			all, err := a.harm(ctx, node)
+			a.all[node] = all
 			errs = append(errs, err)
 		}
 	}
@@ -59,22 +60,40 @@ func (a *action) report(ctx context.Context, pods []corev1.Pod) error {
 	return errors.Join(errs...)
 }
 
-func (a *action) harm(ctx context.Context, node string) error {
-	all, err := a.change.List(ctx, "/api/v1/pods?fieldSelector=spec.nodeName%3D"+node)
+// harm returns whether all of a node's neighbours were sick before: a report that somebody else's came before is lost.
+func (a *action) harm(ctx context.Context, node string) (all bool, err error) {
+	pods, err := a.change.List(ctx, "/api/v1/pods?fieldSelector=spec.nodeName%3D"+node)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if a.sick[node] == nil {
 		a.sick[node] = map[types.UID]corev1.Pod{}
 	}
 	var errs []error
-	for _, p := range all {
+	all = true
+	for _, p := range pods {
 		if p.Namespace == a.change.Namespace || p.DeletionTimestamp != nil {
 			continue
 		}
-		a.sick[node][p.UID] = p
-		changed.SetReady(&p, false)
-		errs = append(errs, a.change.ReportPod(ctx, &p))
+		switch readiness(&p) {
+		case corev1.ConditionTrue:
+			all = false
+			a.sick[node][p.UID] = p
+			changed.SetReady(&p, false)
+			errs = append(errs, a.change.ReportPod(ctx, &p))
+		case corev1.ConditionUnknown: // it has not started
+			all = false
+		}
 	}
-	return errors.Join(errs...)
+	return all, errors.Join(errs...)
+}
+
+// readiness is what is said of a pod.
+func readiness(p *corev1.Pod) corev1.ConditionStatus {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status
+		}
+	}
+	return corev1.ConditionUnknown
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,10 +16,13 @@ import (
 	"github.com/seakeep/seakeep/drill/changed"
 )
 
+// again is how often a node is reported sick: whoever simulates its kubelet reports what it believes, every five minutes or so.
+const again = 10 * time.Second
+
 type action struct {
 	condition corev1.NodeConditionType
 	change    *changed.Change
-	sick      map[string]bool // nodes that are reported as such
+	sick      map[string]time.Time // nodes that are reported as such, and when that was accepted last
 }
 
 // New returns the action.
@@ -27,7 +31,7 @@ func New(spec v1alpha1.NodeConditionAction, env drill.Env) (drill.Action, error)
 	if err != nil {
 		return nil, err
 	}
-	a := &action{condition: corev1.NodeConditionType(spec.Type), change: change, sick: map[string]bool{}}
+	a := &action{condition: corev1.NodeConditionType(spec.Type), change: change, sick: map[string]time.Time{}}
 	return changed.Reporting(change, env, a.report), nil
 }
 
@@ -36,11 +40,16 @@ func (a *action) report(ctx context.Context, pods []corev1.Pod) error {
 	now := changed.Nodes(pods)
 	var errs []error
 	for _, node := range slices.Sorted(maps.Keys(now)) {
-		if a.sick[node] {
+		told := a.sick[node]
+		a.sick[node] = told // also when the answer is lost: it is to be put right then
+		if time.Since(told) < again {
 			continue
 		}
-		a.sick[node] = true // also when the answer is lost: it is to be put right then
-		errs = append(errs, a.set(ctx, node, corev1.ConditionTrue))
+		err := a.set(ctx, node, corev1.ConditionTrue)
+		if err == nil {
+			a.sick[node] = time.Now()
+		}
+		errs = append(errs, err)
 	}
 	for _, node := range slices.Sorted(maps.Keys(a.sick)) {
 		if now[node] {
