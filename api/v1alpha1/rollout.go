@@ -53,13 +53,15 @@ type RolloutSpec struct {
 	// MaxSkipped is how many clusters, or which share, may be unreachable while the others go on; default 0. A cluster that
 	// comes back goes on at its own stage and step.
 	MaxSkipped *intstr.IntOrString `json:"maxSkipped,omitempty"`
-	// ProgressDeadline is how long the pods of a step may take to be ready, 10s–24h; default 10m. Then the step has failed.
+	// ProgressDeadline is how long the pods of a step may take to be ready, 10s–24h; default 10m. Then the step has failed. Looks that
+	// pass and fail in turn have as long to come to a verdict.
 	ProgressDeadline *metav1.Duration `json:"progressDeadline,omitempty"`
 	// OnUnknown is what is done after InconclusiveLimit looks in a row that know nothing: Pause (default) until a human
 	// resumes, or Wait. Unknown never advances either way.
 	OnUnknown RolloutOnUnknown `json:"onUnknown,omitempty"`
-	// InconclusiveLimit is how many looks in a row may be Unknown, 1–1000 and more than analysis.consecutiveLooks, because a
-	// row that is not complete is Unknown; default 5, and at least twice that number.
+	// InconclusiveLimit is how many looks in a row may know nothing, 1–1000 and more than analysis.consecutiveLooks; default 5, and at
+	// least twice that number. Looks that pass and fail in turn, so that no row is complete, may be as many, and more until
+	// ProgressDeadline is over.
 	InconclusiveLimit int `json:"inconclusiveLimit,omitempty"`
 	// Interval is how often is looked, 1s–1h; default 30s.
 	Interval *metav1.Duration `json:"interval,omitempty"`

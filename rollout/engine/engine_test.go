@@ -36,6 +36,8 @@ type judge struct {
 	sync.Mutex
 	says  func(e Exposure) verdict.Finding
 	grows func(cluster string, nodes int) verdict.Finding
+	// rows, when it is set, is what makes verdicts of looks in a row, three of them.
+	rows *verdict.Horizon
 	// takes is how long a measurement takes.
 	takes time.Duration
 	// saw is the most nodes seen exposed, by cluster; observed what Growth was told.
@@ -61,7 +63,11 @@ func (j *judge) Look(_ context.Context, e Exposure) (verdict.Look, error) {
 	if j.says != nil {
 		f = j.says(e)
 	}
-	return verdict.Of(time.Now(), f), nil
+	look := verdict.Of(time.Now(), f)
+	if j.rows != nil {
+		return j.rows.Next(look, 3), nil
+	}
+	return look, nil
 }
 
 func (j *judge) Observe(ctx context.Context, e Exposure) error {

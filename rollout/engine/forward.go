@@ -35,7 +35,7 @@ func (l *lane) forward(ctx context.Context, a assignment) error {
 	l.show(d)
 	look, err := l.look(ctx, a, d, l.e.spec.Interval.Duration)
 	if len(d.InFlight) > 0 {
-		l.unknown = 0 // what is not there yet cannot be known; progressDeadline bounds it
+		l.doubt = doubt{since: time.Now()} // what is not there yet cannot be known; progressDeadline bounds it
 	}
 	switch {
 	case err != nil:
@@ -43,7 +43,7 @@ func (l *lane) forward(ctx context.Context, a assignment) error {
 	case look.Verdict == verdict.Fail:
 		l.fail(a, look)
 		return nil
-	case l.leaked(a, d), l.lost(&l.unknown, look.Why()):
+	case l.leaked(a, d), l.inDoubt(look):
 		return nil
 	}
 	if !d.Complete {
@@ -75,7 +75,7 @@ func (l *lane) begin(ctx context.Context, a assignment) error {
 		// It was not the change, which is not there yet.
 		l.stop(journal.Paused, "NotWell", fmt.Errorf("the cluster fails before it has the change: %s", look.Why()))
 		return nil
-	case l.lost(&l.unknown, look.Why()), look.Verdict != verdict.Pass, !l.fresh(look):
+	case l.inDoubt(look), look.Verdict != verdict.Pass, !l.fresh(look):
 		return nil
 	}
 	if done, err := l.withoutIt(ctx, a); err != nil || !done {
@@ -263,13 +263,39 @@ func (l *lane) leaked(a assignment, d plan.Decision) bool {
 	return true
 }
 
-// lost is true when so little was known for so long that the run waits for a human.
-func (l *lane) lost(times *int, why string) bool {
+// doubt is how long looks have come to no verdict.
+type doubt struct {
+	unknown   int       // looks in a row that knew nothing
+	undecided int       // looks in a row without a verdict, also those that passed or failed by themselves and in turn
+	since     time.Time // the last verdict
+}
+
+func (d *doubt) count(look verdict.Look, now time.Time) {
+	if look.Verdict != verdict.Unknown {
+		*d = doubt{since: now}
+		return
+	}
+	d.undecided++
+	if d.unknown++; look.Undecided {
+		d.unknown = 0
+	}
+}
+
+// inDoubt is true when the run waits for a human because looks know nothing, or come to no verdict. Those that pass and fail in turn are
+// given progressDeadline: a row that fails takes the change back, and one that passes lets more nodes tell.
+func (l *lane) inDoubt(look verdict.Look) bool {
+	long := time.Since(l.doubt.since) > l.e.spec.ProgressDeadline.Duration
+	return l.lost(&l.doubt.unknown, "know nothing: %s", look.Why()) ||
+		long && l.lost(&l.doubt.undecided, "came to no verdict, for more than %v: %s", l.e.spec.ProgressDeadline.Duration, look.Why())
+}
+
+// lost is true when so many looks in a row were of no use that the run waits for a human.
+func (l *lane) lost(times *int, format string, args ...any) bool {
 	if *times < l.e.spec.InconclusiveLimit || l.e.spec.OnUnknown == v1alpha1.OnUnknownWait {
 		return false
 	}
 	*times = 0
-	l.stop(journal.Paused, "Unknown", fmt.Errorf("%d looks in a row know nothing: %s", l.e.spec.InconclusiveLimit, why))
+	l.stop(journal.Paused, "Unknown", fmt.Errorf("%d looks in a row "+format, append([]any{l.e.spec.InconclusiveLimit}, args...)...))
 	return true
 }
 
@@ -279,6 +305,7 @@ func (l *lane) watch(ctx context.Context, a assignment) error {
 	if a.cluster.Back || a.cluster.Pins.Update == "" {
 		return nil
 	}
+	l.doubt = doubt{since: time.Now()} // of use to nobody while nothing is to move
 	seen, err := l.see(ctx, a)
 	if err != nil {
 		return err

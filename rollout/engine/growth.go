@@ -117,7 +117,7 @@ func (l *lane) granted(ctx context.Context, a assignment, nodes int, all bool) b
 	case f.Verdict == verdict.Pass, nodes <= v1alpha1.MaxFirstStep:
 		return true
 	}
-	l.lost(&l.unanswered, f.Check+": "+f.Reason)
+	l.lost(&l.unanswered, "know nothing: %s: %s", f.Check, f.Reason)
 	return false
 }
 

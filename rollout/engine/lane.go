@@ -23,12 +23,11 @@ type lane struct {
 	// when nothing was under way.
 	answered   time.Time
 	progressed time.Time
-	// looked is the last look, and when it was taken; unknown how many in a row knew nothing; passed when a look last said
-	// Pass, for the bake's clock.
-	looked  *verdict.Look
-	at      time.Time
-	unknown int
-	passed  time.Time
+	// looked is the last look, and when it was taken; passed when a look last said Pass, for the bake's clock.
+	looked *verdict.Look
+	at     time.Time
+	doubt  doubt
+	passed time.Time
 	// answers are the scale gate's, by number of nodes, for the step they were asked for; asked is when it last was.
 	answers    map[int]verdict.Finding
 	answersFor journal.Leg
@@ -107,7 +106,8 @@ func (l *lane) acquire(ctx context.Context) (context.Context, func(), error) {
 
 // forget drops what was known from before the lease was held.
 func (l *lane) forget() {
-	l.looked, l.unknown, l.unanswered, l.passed, l.answersFor = nil, 0, 0, time.Time{}, journal.Leg{}
+	l.looked, l.unanswered, l.passed, l.answersFor = nil, 0, time.Time{}, journal.Leg{}
+	l.doubt = doubt{since: time.Now()}
 	l.spent, l.eased, l.rate = spent{}, spent{}, 0
 	l.progressed = time.Now()
 }
@@ -390,11 +390,7 @@ func (l *lane) look(ctx context.Context, a assignment, d plan.Decision, interval
 		l.rate, _ = s.since(l.spent)
 		l.spent = s
 	}
-	if look.Verdict == verdict.Unknown {
-		l.unknown++
-	} else {
-		l.unknown = 0
-	}
+	l.doubt.count(look, now)
 	l.e.mu.Lock()
 	defer l.e.mu.Unlock()
 	l.e.view(l.name).Look = &look

@@ -357,6 +357,68 @@ func TestUnknownPauses(t *testing.T) {
 	})
 }
 
+// What a look says by itself is not nothing: looks that pass and fail in turn have the deadline to come to a verdict.
+func TestLooksInTurn(t *testing.T) {
+	inTurn := func(n *int) func(Exposure) verdict.Finding {
+		return func(Exposure) verdict.Finding {
+			f := pass()
+			if *n++; *n%2 == 0 {
+				f.Verdict, f.Attributed, f.Reason = verdict.Fail, true, "slow"
+			}
+			return f
+		}
+	}
+	begin := func(t *testing.T, change func(*v1alpha1.Rollout)) *simulation {
+		s := simulate(t, map[string]int{"a": 9}, change)
+		s.pass(time.Minute)
+		n := 0
+		s.judge.set(func(j *judge) { j.rows, j.says = &verdict.Horizon{}, inTurn(&n) })
+		s.pass(9 * time.Minute)
+		s.want(journal.Running, "")
+		if n := s.clusters["a"].exposed(); n != 1 {
+			t.Errorf("%d nodes have it while there is no verdict", n)
+		}
+		return s
+	}
+	for name, tc := range map[string]struct {
+		change func(*v1alpha1.Rollout)
+		then   func(s *simulation)
+	}{
+		"a row that fails": {then: func(s *simulation) {
+			s.judge.set(func(j *judge) {
+				j.says = func(Exposure) verdict.Finding {
+					return verdict.Finding{Check: "test", Verdict: verdict.Fail, Attributed: true, Reason: "slow", At: time.Now(), Fresh: true}
+				}
+			})
+			s.pass(5 * time.Minute)
+			s.want(journal.RolledBack, "")
+		}},
+		"a row that passes": {then: func(s *simulation) {
+			s.judge.set(func(j *judge) { j.says = nil })
+			s.pass(2 * time.Hour)
+			s.want(journal.Completed, "")
+		}},
+		"neither": {then: func(s *simulation) {
+			s.pass(3 * time.Minute)
+			s.want(journal.Paused, "Unknown")
+			if why := s.e.View().Message; !strings.Contains(why, "looks in a row came to no verdict, for more than 10m0s: looks: ") {
+				s.t.Errorf("it says %q", why)
+			}
+			s.order(journal.Resume)
+			s.pass(5 * time.Minute)
+			s.want(journal.Running, "") // it has as long again
+		}},
+		"neither, and nobody to ask": {
+			change: func(r *v1alpha1.Rollout) { r.OnUnknown = v1alpha1.OnUnknownWait },
+			then:   func(s *simulation) { s.pass(time.Hour); s.want(journal.Running, "") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { tc.then(begin(t, tc.change)) })
+		})
+	}
+}
+
 // Pods that need minutes are not "nothing known": the deadline bounds them, and nothing else.
 func TestSlowPodsAreWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

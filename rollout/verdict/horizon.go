@@ -16,9 +16,8 @@ type Horizon struct {
 	Failing map[string]int `json:"failing,omitempty"`
 	// Judged is when the newest data of each check was measured.
 	Judged map[string]time.Time `json:"judged,omitempty"`
-	// Passing counts looks in a row that passed, Unknown those in a row that were Unknown by themselves.
+	// Passing counts looks in a row that passed.
 	Passing int `json:"passing,omitempty"`
-	Unknown int `json:"unknown,omitempty"`
 	// At is the last look's time: the same look is not counted twice.
 	At time.Time `json:"at,omitempty"`
 }
@@ -49,18 +48,13 @@ func (h *Horizon) Next(look Look, consecutive int) Look {
 	} else {
 		h.Passing = 0
 	}
-	if look.Verdict == Unknown {
-		h.Unknown++
-	} else {
-		h.Unknown = 0
-	}
 	switch {
 	case row >= consecutive:
 		return look.decided(h.Failing, consecutive)
 	case look.Verdict == Fail:
-		return look.with(Unknown, fmt.Sprintf("%s failed %d time(s) in a row, %d are needed", worst, row, consecutive))
+		return look.undecided(fmt.Sprintf("%s failed %d time(s) in a row, %d are needed", worst, row, consecutive))
 	case look.Verdict == Pass && h.Passing < consecutive:
-		return look.with(Unknown, fmt.Sprintf("%d of %d looks in a row passed", h.Passing, consecutive))
+		return look.undecided(fmt.Sprintf("%d of %d looks in a row passed", h.Passing, consecutive))
 	}
 	return look
 }
@@ -126,6 +120,13 @@ func settle(look Look) Look {
 func (l Look) with(v Verdict, reason string) Look {
 	l.Findings = append([]Finding{{Check: CheckRow, Verdict: v, Reason: reason, At: l.At, Fresh: true}}, l.Findings...)
 	l.Verdict = v
+	return l
+}
+
+// undecided makes a look Unknown that waits for more.
+func (l Look) undecided(reason string) Look {
+	l = l.with(Unknown, reason)
+	l.Undecided = true
 	return l
 }
 

@@ -68,6 +68,8 @@ type Look struct {
 	Verdict  Verdict   `json:"verdict"`
 	Findings []Finding `json:"findings"`
 	At       time.Time `json:"at"`
+	// Undecided is true when it is Unknown for want of more looks only: by itself it passed, or failed.
+	Undecided bool `json:"undecided,omitempty"`
 }
 
 // Of sums findings up.
