@@ -133,6 +133,13 @@ func (l *lane) step(ctx context.Context, a assignment, d plan.Decision, look ver
 	if look.Verdict != verdict.Pass || !l.fresh(look) {
 		return nil
 	}
+	moves, atOnce := d.Moves, a.route.MaxUnavailable
+	if step.Probes() {
+		if len(d.InFlight) > 0 || time.Since(l.moved) < l.apart() {
+			return nil
+		}
+		moves, atOnce = d.Moves[:1], 1
+	}
 	if !l.granted(ctx, a, step.Nodes, step.All) {
 		return l.observeAgain(ctx, a, d)
 	}
@@ -142,9 +149,16 @@ func (l *lane) step(ctx context.Context, a assignment, d plan.Decision, look ver
 		if !l.put(a.leg) {
 			return nil
 		}
-		l.e.note(a.leg.Stage, l.name, journal.Normal, "Step", "step %d of %d: up to %d of %d nodes, %d at once", a.leg.Step+1, len(a.route.Steps), step.Nodes, a.route.Nodes, a.route.MaxUnavailable)
+		l.e.note(a.leg.Stage, l.name, journal.Normal, "Step", "step %d of %d: up to %d of %d nodes, %d at once", a.leg.Step+1, len(a.route.Steps), step.Nodes, a.route.Nodes, atOnce)
 	}
-	return l.move(ctx, a, d.Moves, false)
+	l.moved = time.Now()
+	return l.move(ctx, a, moves, false)
+}
+
+// apart is how long lies between two of the nodes that are there to be measured: as many looks as make a verdict. A new agent begins
+// with LISTs of all it wants to know, and what several begin with at once adds up to an outage of some seconds.
+func (l *lane) apart() time.Duration {
+	return time.Duration(l.e.spec.Analysis.ConsecutiveLooks) * l.e.spec.Interval.Duration
 }
 
 // hold lets the bake's clock run, and goes on when it has run for long enough. It runs from one look that says Pass to the next,

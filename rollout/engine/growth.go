@@ -11,11 +11,10 @@ import (
 	"github.com/seakeep/seakeep/rollout/verdict"
 )
 
-// probesOn is true when the next step is one of those that are there to be measured: up to three nodes, which the scale gate has no
-// Pass for yet.
+// probesOn is true when the next step is there to be measured, too.
 func (a assignment) probesOn() bool {
 	next := a.leg.Step + 1
-	return next < len(a.route.Steps) && !a.route.Steps[next].All && a.route.Steps[next].Nodes <= v1alpha1.MaxFirstStep
+	return next < len(a.route.Steps) && a.route.Steps[next].Probes()
 }
 
 // observation is a measurement under way, in a goroutine of its own: it takes minutes, in which the lane goes on looking.

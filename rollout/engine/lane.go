@@ -23,6 +23,8 @@ type lane struct {
 	// when nothing was under way.
 	answered   time.Time
 	progressed time.Time
+	// moved is when nodes were last moved forward.
+	moved time.Time
 	// looked is the last look, and when it was taken; passed when a look last said Pass, for the bake's clock.
 	looked *verdict.Look
 	at     time.Time

@@ -419,6 +419,29 @@ func TestLooksInTurn(t *testing.T) {
 	}
 }
 
+// What new agents begin with must not come at once from all of the nodes that are there to be measured.
+func TestTheFirstNodesComeApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := simulate(t, map[string]int{"a": 9}, func(r *v1alpha1.Rollout) {
+			r.Nodes.MaxUnavailable, r.Analysis.ConsecutiveLooks = new(intstr.FromInt32(3)), 3
+		})
+		came := map[int]time.Time{}
+		for range 4 * 3600 {
+			s.pass(time.Second)
+			if n := s.clusters["a"].exposed(); came[n].IsZero() {
+				came[n] = time.Now()
+			}
+		}
+		s.want(journal.Completed, "")
+		if apart := came[3].Sub(came[2]); apart < 30*time.Second || apart > 2*time.Minute { // three looks of 10 s
+			t.Errorf("the second node comes at %v, the third %v later", came[2], apart)
+		}
+		if !came[4].IsZero() && !came[5].IsZero() {
+			t.Error("what comes after them comes one by one as well")
+		}
+	})
+}
+
 // Pods that need minutes are not "nothing known": the deadline bounds them, and nothing else.
 func TestSlowPodsAreWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -98,6 +98,9 @@ type Step struct {
 	Pause metav1.Duration `json:"pause,omitzero"`
 }
 
+// Probes is true for a step that is there to be measured: up to three nodes, which the scale gate has no Pass for yet.
+func (s Step) Probes() bool { return !s.All && s.Nodes <= v1alpha1.MaxFirstStep }
+
 // Make makes the plan, and the order of each cluster's nodes by the cluster's name. What cannot be planned is returned with
 // the field at fault, before anything has moved.
 func Make(r *v1alpha1.Rollout, run string, clusters []Cluster) (*Plan, map[string][]string, field.ErrorList) {
